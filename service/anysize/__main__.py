@@ -1,0 +1,5 @@
+"""`python -m anysize`."""
+
+from anysize.cli import app
+
+app()

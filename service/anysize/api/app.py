@@ -1,0 +1,51 @@
+"""The app: routes, error shape and life span put together."""
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+from fastapi import FastAPI
+from starlette.concurrency import run_in_threadpool
+
+from anysize import __version__
+from anysize.api import generate, health, metrics, variants
+from anysize.api.body_limit import BodyLimit
+from anysize.api.errors import install_error_handlers
+from anysize.api.metrics import Metrics
+from anysize.api.state import ServiceState
+from anysize.engine.engine import Engine
+from anysize.family.family import Family
+from anysize.settings import Settings
+
+
+def create_app(settings: Settings, family: Family) -> FastAPI:
+    """The service for one family.
+
+    The engine starts with the app and is drained when the app stops: requests that are in it are answered, up to
+    `settings.drain_s`.
+    """
+    engine = Engine(
+        family,
+        max_queued_requests=settings.max_queued_requests,
+        prefill_chunk_tokens=settings.prefill_chunk_tokens,
+    )
+
+    @asynccontextmanager
+    async def life(_app: FastAPI) -> AsyncIterator[None]:
+        engine.start()
+        try:
+            yield
+        finally:
+            await run_in_threadpool(engine.stop, within_s=settings.drain_s)
+
+    app = FastAPI(
+        title="Anysize",
+        summary="Every size of a language model from one set of weights.",
+        version=__version__,
+        lifespan=life,
+    )
+    app.state.service = ServiceState(settings, family, engine, Metrics(family.ladder, engine))
+    app.add_middleware(BodyLimit, max_bytes=settings.max_body_bytes)
+    install_error_handlers(app)
+    for module in (generate, variants, health, metrics):
+        app.include_router(module.router)
+    return app

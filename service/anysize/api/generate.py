@@ -1,0 +1,78 @@
+"""`POST /generate`: a request from its JSON to its answer."""
+
+import asyncio
+import uuid
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+from fastapi import APIRouter, Request
+from starlette.concurrency import run_in_threadpool
+
+from anysize.api.prompt import prompt_ids
+from anysize.api.schemas import ErrorOut, GenerateIn, GenerateOut
+from anysize.api.state import Service, ServiceState
+from anysize.engine.request import GenerationRequest
+from anysize.errors import AnysizeError
+from anysize.family.family import Size
+from anysize.sizing.budget import Budget, choose
+
+router = APIRouter()
+
+_ERRORS = {
+    413: {"model": ErrorOut, "description": "the body is too large"},
+    422: {"model": ErrorOut, "description": "the request can never be answered"},
+    429: {"model": ErrorOut, "description": "too many requests wait; see Retry-After"},
+    500: {"model": ErrorOut, "description": "an unexpected error"},
+    503: {"model": ErrorOut, "description": "the model failed, or the service is stopping"},
+}
+
+
+@router.post("/generate", summary="Generate text with the size a budget allows", responses=_ERRORS)
+async def generate(body: GenerateIn, http: Request, service: Service) -> GenerateOut:
+    """Answer a prompt with the largest served size inside the budget; without one, with the teacher."""
+    try:
+        request = GenerationRequest(
+            id=f"gen-{uuid.uuid4().hex}",
+            # Tokenizing a long prompt takes long enough to hold up everybody else's event loop.
+            prompt_ids=await run_in_threadpool(
+                prompt_ids,
+                body,
+                service.family,
+                max_chars=service.settings.max_prompt_chars,
+                max_tokens=service.settings.max_tokens,
+            ),
+            size=_size(body, service),
+            sampling=body.sampling(),
+        )
+        async with _cancelled_on_disconnect(http, request):
+            completion = await asyncio.wrap_future(service.engine.submit(request))
+    except AnysizeError as error:
+        service.metrics.failed(error)
+        raise
+    service.metrics.finished(request, completion)
+    return GenerateOut.of(request, completion)
+
+
+def _size(body: GenerateIn, service: ServiceState) -> Size:
+    if body.variant is not None:
+        return service.family.find(body.variant)
+    return choose(service.family.ladder, body.budget.parsed() if body.budget else Budget())
+
+
+@asynccontextmanager
+async def _cancelled_on_disconnect(http: Request, request: GenerationRequest) -> AsyncIterator[None]:
+    """Set the request's `cancelled` as soon as the client leaves, or whatever else ends the handler early."""
+
+    async def watch() -> None:
+        while (await http.receive())["type"] != "http.disconnect":
+            pass
+        request.cancelled.set()
+
+    watching = asyncio.create_task(watch())
+    try:
+        yield
+    except BaseException:
+        request.cancelled.set()
+        raise
+    finally:
+        watching.cancel()

@@ -1,0 +1,224 @@
+"""The JSON of the HTTP interface. Unknown fields are refused, every number has a maximum."""
+
+from typing import Annotated, Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+from anysize.engine.request import Completion, GenerationRequest, Sampling
+from anysize.family.family import Size
+from anysize.sizing.budget import Budget
+
+_MAX_INT = (1 << 63) - 1
+_MAX_CHARS = 10_000_000
+
+
+class _Body(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+
+
+class BudgetIn(_Body):
+    """Upper bounds on the size that answers; the largest served size inside all of them is taken."""
+
+    parameters: int | None = Field(None, ge=1, le=_MAX_INT, description="inference parameters")
+    fraction: float | None = Field(None, gt=0, le=1, description="share of the teacher's inference parameters")
+    memory_bytes: int | None = Field(None, ge=1, le=_MAX_INT, description="bytes of the size's distinct tensors")
+
+    def parsed(self) -> Budget:
+        """The budget as the sizing floor knows it."""
+        return Budget(parameters=self.parameters, fraction=self.fraction, memory_bytes=self.memory_bytes)
+
+
+class Message(_Body):
+    """One turn of a conversation."""
+
+    role: Literal["system", "user", "assistant"]
+    content: str = Field(max_length=_MAX_CHARS)
+
+
+class GenerateIn(_Body):
+    """A prompt or messages, what the answer may cost, and how tokens are picked."""
+
+    prompt: str | None = Field(None, min_length=1, max_length=_MAX_CHARS)
+    messages: list[Message] | None = Field(None, min_length=1, max_length=1000)
+    budget: BudgetIn | None = None
+    variant: str | None = Field(None, max_length=1024, description="id of the variant that must answer")
+    max_tokens: int = Field(128, ge=1, le=1_000_000)
+    temperature: float = Field(0.0, ge=0, le=100, description="0 takes the likeliest token")
+    top_p: float = Field(1.0, gt=0, le=1)
+    top_k: int = Field(0, ge=0, le=1_000_000, description="0 keeps all")
+    seed: int | None = Field(None, ge=0, le=_MAX_INT)
+    stop: str | list[Annotated[str, Field(min_length=1, max_length=256)]] | None = Field(None, max_length=256)
+
+    model_config = ConfigDict(
+        json_schema_extra={
+            "examples": [{"prompt": "The capital of France is", "budget": {"fraction": 0.8}, "max_tokens": 16}]
+        }
+    )
+
+    @model_validator(mode="after")
+    def _one_of_each(self) -> Self:
+        if (self.prompt is None) == (self.messages is None):
+            raise ValueError("give either prompt or messages")
+        if self.budget is not None and self.variant is not None:
+            raise ValueError("give either budget or variant, not both")
+        if isinstance(self.stop, list) and len(self.stop) > 16:
+            raise ValueError("stop takes at most 16 texts")
+        if self.stop == "":
+            raise ValueError("stop must not be empty")
+        return self
+
+    def sampling(self) -> Sampling:
+        """How tokens are picked, as the engine knows it."""
+        stop = (self.stop,) if isinstance(self.stop, str) else tuple(self.stop or ())
+        return Sampling(
+            max_tokens=self.max_tokens,
+            temperature=self.temperature,
+            top_p=self.top_p,
+            top_k=self.top_k,
+            seed=self.seed,
+            stop=stop,
+        )
+
+
+class Owners(BaseModel):
+    """Which of the two models contributes the ends of a variant."""
+
+    embedding: Literal["student", "teacher"]
+    norm: Literal["student", "teacher"]
+    head: Literal["student", "teacher"]
+
+
+class VariantOut(BaseModel):
+    """One served size."""
+
+    id: str
+    parameters: int
+    fraction: float
+    distinct_parameters: int
+    layers: int
+    bytes: int
+    patched: list[int]
+    owners: Owners
+
+    @classmethod
+    def of(cls, size: Size) -> "VariantOut":
+        """From a size."""
+        variant, footprint = size.variant, size.footprint
+        return cls(
+            id=size.id,
+            parameters=footprint.parameters,
+            fraction=round(size.fraction, 6),
+            distinct_parameters=footprint.distinct_parameters,
+            layers=size.layers,
+            bytes=footprint.bytes,
+            patched=list(variant.patched),
+            owners=Owners(
+                embedding=variant.embedding_owner.value,
+                norm=variant.head_owner.value,
+                head=variant.head_owner.value,
+            ),
+        )
+
+
+class VariantsOut(BaseModel):
+    """The ladder of sizes, smallest first."""
+
+    family: str
+    variants: list[VariantOut]
+
+
+class ChosenVariant(BaseModel):
+    """The size that answered."""
+
+    id: str
+    parameters: int
+    fraction: float
+    layers: int
+    patched: list[int]
+
+
+class Usage(BaseModel):
+    """Tokens in and out."""
+
+    prompt_tokens: int
+    completion_tokens: int
+    total_tokens: int
+
+
+class TimingOut(BaseModel):
+    """Where the time went, in milliseconds."""
+
+    queue_ms: float
+    ttft_ms: float
+    tpot_ms: float | None
+    total_ms: float
+
+
+class GenerateOut(BaseModel):
+    """The answer."""
+
+    id: str
+    text: str
+    finish_reason: Literal["stop", "length", "cancelled"]
+    variant: ChosenVariant
+    usage: Usage
+    timing: TimingOut
+
+    @classmethod
+    def of(cls, request: GenerationRequest, completion: Completion) -> "GenerateOut":
+        """From a request and what the engine made of it."""
+        size, timing = request.size, completion.timing
+        prompt_tokens, completion_tokens = len(request.prompt_ids), len(completion.token_ids)
+        return cls(
+            id=request.id,
+            text=completion.text,
+            finish_reason=completion.finish_reason,
+            variant=ChosenVariant(
+                id=size.id,
+                parameters=size.footprint.parameters,
+                fraction=round(size.fraction, 6),
+                layers=size.layers,
+                patched=list(size.variant.patched),
+            ),
+            usage=Usage(
+                prompt_tokens=prompt_tokens,
+                completion_tokens=completion_tokens,
+                total_tokens=prompt_tokens + completion_tokens,
+            ),
+            timing=TimingOut(
+                queue_ms=round(timing.queue_ms, 3),
+                ttft_ms=round(timing.ttft_ms, 3),
+                tpot_ms=None if timing.tpot_ms is None else round(timing.tpot_ms, 3),
+                total_ms=round(timing.total_ms, 3),
+            ),
+        )
+
+
+class ErrorDetail(BaseModel):
+    """What went wrong."""
+
+    type: str
+    message: str
+    field: str | None = None
+
+
+class ErrorOut(BaseModel):
+    """The one shape of every error."""
+
+    error: ErrorDetail
+
+
+class HealthOut(BaseModel):
+    """Whether the engine lives, and what it is doing."""
+
+    status: Literal["ok", "stalled", "dead"]
+    waiting: int
+    running: int
+    step_age_s: float
+
+
+class ReadyOut(BaseModel):
+    """Whether new requests are taken."""
+
+    ready: bool
+    family: str

@@ -1,0 +1,28 @@
+"""What the routes of one app share."""
+
+from dataclasses import dataclass
+from typing import Annotated, cast
+
+from fastapi import Depends, Request
+
+from anysize.api.metrics import Metrics
+from anysize.engine.engine import Engine
+from anysize.family.family import Family
+from anysize.settings import Settings
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class ServiceState:
+    """One service: its settings, what it serves, and what runs it."""
+
+    settings: Settings
+    family: Family
+    engine: Engine
+    metrics: Metrics
+
+
+def _state(request: Request) -> ServiceState:
+    return cast(ServiceState, request.app.state.service)
+
+
+Service = Annotated[ServiceState, Depends(_state)]

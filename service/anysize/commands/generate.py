@@ -1,0 +1,46 @@
+"""One answer without a server: the same path as `POST /generate`, in this process."""
+
+import time
+import uuid
+
+from anysize.api.prompt import prompt_ids
+from anysize.api.schemas import GenerateIn, GenerateOut, Message
+from anysize.engine.generation import generate
+from anysize.engine.request import GenerationRequest
+from anysize.family.family import Family
+from anysize.settings import Settings
+from anysize.sizing.budget import find_size
+
+
+def generate_once(
+    family: Family,
+    settings: Settings,
+    prompt: str,
+    size: str,
+    *,
+    chat: bool,
+    max_tokens: int,
+    temperature: float,
+    seed: int | None,
+) -> GenerateOut:
+    """Answer one prompt.
+
+    Raises:
+        RequestError: the prompt does not fit the family's limits.
+    """
+    text = {"messages": [Message(role="user", content=prompt)]} if chat else {"prompt": prompt}
+    body = GenerateIn(**text, max_tokens=max_tokens, temperature=temperature, seed=seed)
+    request = GenerationRequest(
+        id=f"gen-{uuid.uuid4().hex}",
+        prompt_ids=prompt_ids(body, family, max_chars=settings.max_prompt_chars, max_tokens=settings.max_tokens),
+        size=find_size(family, size),
+        sampling=body.sampling(),
+    )
+    completion = generate(
+        family,
+        request,
+        arrived_s=time.monotonic(),
+        prefill_chunk_tokens=settings.prefill_chunk_tokens,
+        beat=lambda: None,
+    )
+    return GenerateOut.of(request, completion)

@@ -1,0 +1,1 @@
+"""Running requests on variants."""

@@ -1,0 +1,57 @@
+"""Turning tokens into text as they come, across token borders, and finding stop strings."""
+
+from collections.abc import Sequence
+
+from anysize.family.pretrained import Tokenizer
+
+_REPLACEMENT = "\ufffd"
+
+
+class Detokenizer:
+    """The text of one answer.
+
+    Args:
+        tokenizer: of the family.
+        stop: texts that end the answer; the earliest one found cuts it.
+    """
+
+    def __init__(self, tokenizer: Tokenizer, stop: Sequence[str]) -> None:
+        self._tokenizer = tokenizer
+        self._stop = stop
+        self._ids: list[int] = []
+        self._context = 0  # where decoding starts, so that spaces between words come out right
+        self._read = 0  # ids whose text is already in `_text`
+        self._text = ""
+
+    def add(self, token_id: int) -> bool:
+        """Take one more token.
+
+        Returns:
+            Whether a stop string is now complete.
+        """
+        self._ids.append(token_id)
+        known = self._decode(self._ids[self._context : self._read])
+        grown = self._decode(self._ids[self._context :])
+        if grown.endswith(_REPLACEMENT):
+            return False  # half a character; the next token brings the rest
+        searched_from = max(0, len(self._text) - max(map(len, self._stop), default=0))
+        self._text += grown[len(known) :]
+        self._context, self._read = self._read, len(self._ids)
+        return self._cut_at_stop(searched_from)
+
+    def finish(self) -> str:
+        """The whole text, with whatever half character was left at the end."""
+        if self._read < len(self._ids):
+            known = self._decode(self._ids[self._context : self._read])
+            self._text += self._decode(self._ids[self._context :])[len(known) :]
+            self._read = len(self._ids)
+        return self._text
+
+    def _cut_at_stop(self, searched_from: int) -> bool:
+        found = [place for text in self._stop if (place := self._text.find(text, searched_from)) >= 0]
+        if found:
+            self._text = self._text[: min(found)]
+        return bool(found)
+
+    def _decode(self, ids: list[int]) -> str:
+        return self._tokenizer.decode(ids, skip_special_tokens=True, clean_up_tokenization_spaces=False)

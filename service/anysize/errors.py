@@ -1,0 +1,73 @@
+"""Every error a user can cause, in one tree.
+
+AnysizeError
+├── SettingsError       a setting, an option or an environment variable is wrong
+├── FetchError          the built-in teacher cannot be brought or does not match its hash
+├── ArtifactError       a family folder or a checkpoint is damaged, hostile or unsupported
+├── BlockMapError       kept layers that make no block map
+├── VariantError        an id that names no variant of this family
+├── BudgetError         no served size fits the bounds
+├── RequestError        a request that this family can never answer
+├── OverloadedError     the queue is full; the same request may succeed later
+└── EngineError         the model failed, or the service is stopping
+"""
+
+from pathlib import Path
+
+
+class AnysizeError(Exception):
+    """Base of all errors that are meant for a user. The message says what, where and what to do."""
+
+
+class SettingsError(AnysizeError):
+    """A setting, a command line option or an environment variable is wrong."""
+
+
+class FetchError(AnysizeError):
+    """The built-in teacher cannot be brought, or what came does not match its pinned hash."""
+
+
+class ArtifactError(AnysizeError):
+    """A family folder or checkpoint cannot be trusted or used.
+
+    Attributes:
+        path: the file (or folder) at fault.
+        reason: what is wrong with it, in one sentence.
+    """
+
+    def __init__(self, path: Path | str, reason: str) -> None:
+        super().__init__(f"{path}: {reason}")
+        self.path = Path(path)
+        self.reason = reason
+
+
+class BlockMapError(AnysizeError, ValueError):
+    """Kept layers that do not partition the teacher into contiguous blocks."""
+
+
+class VariantError(AnysizeError, ValueError):
+    """An id, or a set of positions, that names no variant of this family."""
+
+
+class BudgetError(AnysizeError):
+    """No served size fits inside the budget."""
+
+
+class RequestError(AnysizeError):
+    """A request that this family can never answer, whatever the load."""
+
+
+class OverloadedError(AnysizeError):
+    """The queue is full.
+
+    Attributes:
+        retry_after_s: whole seconds after which trying again makes sense.
+    """
+
+    def __init__(self, message: str, retry_after_s: int) -> None:
+        super().__init__(message)
+        self.retry_after_s = retry_after_s
+
+
+class EngineError(AnysizeError):
+    """The model failed while it answered, or the service is stopping."""

@@ -1,0 +1,1 @@
+"""Teacher, student and every size in between: data, weights and folders."""

@@ -1,0 +1,1 @@
+"""The offline pipeline: making students, and measuring what they are worth."""

@@ -1,0 +1,5 @@
+"""`python -m anysize_training`."""
+
+from anysize_training.cli import app
+
+app()

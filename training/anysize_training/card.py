@@ -1,0 +1,70 @@
+"""The model card of a family folder, written from its manifest."""
+
+from anysize.family.family import Family
+from anysize.family.manifest import BuiltinTeacher, DeltaStudent, HubTeacher, Manifest
+
+
+def model_card(family: Family, manifest: Manifest) -> str:
+    """Markdown for people: what the family is, how it was made, and what was measured.
+
+    Args:
+        family: for the sizes.
+        manifest: everything else.
+    """
+    teacher = manifest.teacher
+    source = "the folder `teacher`"
+    if isinstance(teacher, BuiltinTeacher):
+        source = f"`{teacher.name}`, brought by `anysize fetch`"
+    elif isinstance(teacher, HubTeacher):
+        source = f"`{teacher.repo}` at revision `{teacher.revision[:12]}`"
+    student = f"`delta`, rank {manifest.student.rank}" if isinstance(manifest.student, DeltaStudent) else "`full`"
+    parts = [
+        f"# {manifest.name}",
+        "A family for [Anysize](https://pypi.org/project/anysize/): a student made by boomerang distillation "
+        "(arXiv 2510.05064), from which every size up to the teacher is put together without training.",
+        f"- teacher: {source} ({manifest.architecture}, {manifest.teacher_layers} layers)\n"
+        f"- student: {student}, {len(manifest.kept_layers)} layers, initialised from teacher layers "
+        f"{', '.join(map(str, manifest.kept_layers))} (counted from 0)\n"
+        f"- patch order: {manifest.patch_order}"
+        + ("; the ladder below is the best subset found for each size" if manifest.ladder else ""),
+        *_provenance(manifest),
+        *_sizes(family, manifest),
+    ]
+    return "\n\n".join(parts) + "\n"
+
+
+def _provenance(manifest: Manifest) -> list[str]:
+    made = manifest.provenance
+    if made is None:
+        return []
+    versions = ", ".join(f"{name} {version}" for name, version in sorted(made.versions.items()))
+    return [
+        "## How it was made",
+        f"```\n{made.command}\n```",
+        f"{made.tokens:,} tokens of `{made.data}` in {made.seconds / 60:.0f} minutes, with {versions}. "
+        "`family.json` holds every value of the recipe and the hash of the text.",
+    ]
+
+
+def _sizes(family: Family, manifest: Manifest) -> list[str]:
+    measured = {measurement.variant: measurement for measurement in manifest.measurements}
+    rows = ["| variant | layers | parameters | fraction | perplexity | KL to teacher |", "|---|---|---|---|---|---|"]
+    for size in family.ladder:
+        quality = measured.get(size.id)
+        perplexity = f"{quality.perplexity:.2f}" if quality else ""
+        divergence = f"{quality.kl:.3f}" if quality and quality.kl is not None else ""
+        rows.append(
+            f"| `{size.id}` | {size.layers} | {size.footprint.parameters:,} | {size.fraction:.3f} "
+            f"| {perplexity} | {divergence} |"
+        )
+    parts = ["## Sizes", "\n".join(rows)]
+    if measured:
+        some = next(iter(measured.values()))
+        parts.append(
+            f"Measured on the first {some.tokens:,} tokens of `{some.dataset}` (sha256 `{some.dataset_sha256[:12]}`)."
+        )
+    if manifest.untrained is not None:
+        parts.append(
+            f"Before distillation the student's perplexity on the same text is {manifest.untrained.perplexity:,.0f}."
+        )
+    return parts

@@ -1,0 +1,195 @@
+"""The command line: `anysize-train distill | evaluate | ladder`."""
+
+import json
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from anysize.errors import AnysizeError
+
+app = typer.Typer(
+    name="anysize-train",
+    help="Make students, and measure what they are worth.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    rich_markup_mode="markdown",
+)
+
+FamilyArgument = Annotated[Path, typer.Argument(help="Family folder; `builtin` is the one that ships.")]
+TextOption = Annotated[Path, typer.Option("--text", help="A .txt or .jsonl file.", exists=True, dir_okay=False)]
+FirstRowOption = Annotated[int, typer.Option(min=0, help="Of a .jsonl file, the first row that is read.")]
+WriteOption = Annotated[bool, typer.Option("--write", help="Write the result into the family folder.")]
+JsonOption = Annotated[bool, typer.Option("--json", help="One JSON object on standard output.")]
+
+_out = Console()
+_err = Console(stderr=True)
+
+
+@contextmanager
+def _errors_for_people() -> Iterator[None]:
+    try:
+        yield
+    except AnysizeError as error:
+        _err.print(f"[red]error:[/red] {error}", highlight=False, soft_wrap=True)
+        raise typer.Exit(2) from error
+
+
+def _say(line: str) -> None:
+    _err.print(line, highlight=False, soft_wrap=True)
+
+
+@app.callback()
+def _main() -> None:
+    """Make students, and measure what they are worth."""
+
+
+@app.command()
+def distill(
+    recipe: Annotated[str, typer.Option(help="A shipped recipe's name, or a YAML file.")],
+    out: Annotated[Path, typer.Option(help="Folder of the run; the family comes out in OUT/family.")],
+    resume: Annotated[bool, typer.Option("--resume", help="Go on from the newest checkpoint in OUT.")] = False,
+    override: Annotated[list[str] | None, typer.Option("--set", help="Override a value: dotted.name=value.")] = None,
+) -> None:
+    """Distil a student.
+
+    Examples: `anysize-train distill --recipe smollm2-135m --out runs/a --set data.source=wikipedia.jsonl` |
+    `anysize-train distill --recipe my.yaml --out runs/b --resume`
+    """
+    from anysize_training.distill.pipeline import distill as run
+    from anysize_training.distill.recipe import load_recipe
+
+    with _errors_for_people():
+        loaded = load_recipe(recipe, override or [])
+        command = ["anysize-train", "distill", "--recipe", recipe, "--out", str(out)]
+        for value in override or []:
+            command += ["--set", value]
+        if run(loaded, out, resume=resume, command=command, say=_say) is None:
+            raise typer.Exit(130)
+
+
+@app.command()
+def evaluate(
+    family: FamilyArgument,
+    text: TextOption,
+    first_row: FirstRowOption = 0,
+    max_tokens: Annotated[int, typer.Option(min=64, help="Score at most this many tokens.")] = 16384,
+    window: Annotated[int, typer.Option(min=16, help="Tokens scored in one window.")] = 512,
+    wikitext: Annotated[bool, typer.Option("--wikitext", help="Undo WikiText's word tokenisation first.")] = False,
+    untrained: Annotated[bool, typer.Option("--untrained", help="Also score the student before training.")] = False,
+    write: WriteOption = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Measure perplexity, and KL divergence to the teacher, of every size of the ladder.
+
+    Examples: `anysize-train evaluate builtin --text wikitext2_test.txt --wikitext --untrained` |
+    `anysize-train evaluate runs/a/family --text held_out.jsonl --json`
+    """
+    from anysize_training.study.evaluate import Evaluator
+    from anysize_training.study.measure import amend, measurement, untrained_quality
+    from anysize_training.study.texts import read_windows
+
+    with _errors_for_people():
+        folder, loaded = _load(family)
+        windows = read_windows(
+            text,
+            loaded.tokenizer,
+            length=window,
+            max_tokens=max_tokens,
+            detokenise="wikitext" if wikitext else "none",
+            first_row=first_row,
+        )
+        qualities = Evaluator(loaded.bank, windows).qualities([size.variant for size in loaded.ladder])
+        measurements = tuple(measurement(size.variant, qualities[size.id], windows) for size in loaded.ladder)
+        before = untrained_quality(loaded, windows) if untrained else None
+        report: dict[str, Any] = {
+            "family": loaded.name,
+            "dataset": windows.name,
+            "dataset_sha256": windows.sha256,
+            "tokens": windows.scored,
+            "sizes": [
+                {
+                    "variant": size.id,
+                    "layers": size.layers,
+                    "fraction": size.fraction,
+                    "perplexity": qualities[size.id].perplexity,
+                    "kl": qualities[size.id].kl,
+                }
+                for size in loaded.ladder
+            ],
+            "untrained_student_perplexity": before.perplexity if before else None,
+        }
+        if write:
+            student = loaded.parse("student")
+            update = {"measurements": measurements} | (
+                {"untrained": measurement(student, before, windows)} if before else {}
+            )
+            amend(folder, loaded, loaded.manifest.model_copy(update=update))
+    if as_json:
+        sys.stdout.write(json.dumps(report) + "\n")
+        return
+    table = Table("variant", "layers", "fraction", "perplexity", "KL", title=f"{loaded.name} on {windows.name}")
+    for row in report["sizes"]:
+        table.add_row(
+            row["variant"], str(row["layers"]), f"{row['fraction']:.3f}", f"{row['perplexity']:.2f}", f"{row['kl']:.3f}"
+        )
+    _out.print(table)
+    if before:
+        _out.print(f"student before training: perplexity {before.perplexity:,.0f}", highlight=False)
+
+
+@app.command()
+def ladder(
+    family: FamilyArgument,
+    text: TextOption,
+    first_row: FirstRowOption = 0,
+    max_tokens: Annotated[int, typer.Option(min=64, help="Calibrate on this many tokens.")] = 1024,
+    window: Annotated[int, typer.Option(min=16, help="Tokens in one window.")] = 256,
+    write: WriteOption = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Find, for each size, the subset of patched positions with the least KL divergence to the teacher.
+
+    All subsets are tried; sizes that are no better than a smaller one are left out.
+
+    Examples: `anysize-train ladder builtin --text wikipedia.jsonl --first-row 7500` |
+    `anysize-train ladder runs/a/family --text held_out.jsonl --write`
+    """
+    from anysize_training.study.ladder import LadderSearch, falling
+    from anysize_training.study.measure import amend
+    from anysize_training.study.texts import read_windows
+
+    with _errors_for_people():
+        folder, loaded = _load(family)
+        windows = read_windows(text, loaded.tokenizer, length=window, max_tokens=max_tokens, first_row=first_row)
+        rungs = falling(LadderSearch(loaded.bank, windows).best())
+        if write:
+            ids = tuple(rung.variant.id for rung in rungs)
+            update = {"ladder": ids, "measurements": (), "untrained": None}
+            amend(folder, loaded, loaded.manifest.model_copy(update=update))
+    if as_json:
+        rows = [{"variant": rung.variant.id, "kl": rung.kl} for rung in rungs]
+        sys.stdout.write(json.dumps({"family": loaded.name, "dataset": windows.name, "ladder": rows}) + "\n")
+        return
+    table = Table(
+        "variant", "layers", "KL", title=f"{loaded.name}, calibrated on {windows.scored} tokens of {windows.name}"
+    )
+    for rung in rungs:
+        table.add_row(rung.variant.id, str(rung.variant.depth(loaded.bank.blocks)), f"{rung.kl:.4f}")
+    _out.print(table)
+
+
+def _load(family: Path) -> Any:
+    import torch
+
+    from anysize.family.family import Family, builtin_folder
+    from anysize.settings import resolve_device
+
+    folder = builtin_folder() if str(family) == "builtin" else family
+    _say(f"loading {folder.name}")
+    return folder, Family.load(folder, dtype=torch.float32, device=resolve_device("auto"))

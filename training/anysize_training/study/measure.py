@@ -1,0 +1,50 @@
+"""Writing measurements and ladders into a family folder."""
+
+from pathlib import Path
+
+import torch
+
+from anysize.family.artifact import amend_family
+from anysize.family.assembly import kept_layers
+from anysize.family.bank import Bank
+from anysize.family.family import Family
+from anysize.family.manifest import Manifest, Measurement
+from anysize.family.variant import Variant
+from anysize_training.card import model_card
+from anysize_training.study.evaluate import Evaluator, Quality
+from anysize_training.study.texts import Windows
+
+
+def measurement(variant: Variant, quality: Quality, windows: Windows) -> Measurement:
+    """One result as the manifest keeps it."""
+    return Measurement(
+        variant=variant.id,
+        dataset=windows.name,
+        dataset_sha256=windows.sha256,
+        perplexity=quality.perplexity,
+        kl=quality.kl,
+        tokens=windows.scored,
+    )
+
+
+@torch.inference_mode()
+def untrained_quality(family: Family, windows: Windows) -> Quality:
+    """The quality of the student before distillation: the teacher's kept layers alone."""
+    bank = family.bank
+    untrained = kept_layers(bank.teacher, bank.architecture, bank.blocks)
+    return Evaluator(Bank(bank.architecture, bank.blocks, bank.teacher, untrained), windows).quality(
+        Variant.student(family.positions)
+    )
+
+
+def amend(folder: Path, family: Family, manifest: Manifest) -> None:
+    """Write a manifest, and the card that follows from it, into a family folder."""
+    amended = Family(
+        family.name,
+        family.bank,
+        family.tokenizer,
+        patch_order=manifest.patch_order,
+        ladder=manifest.ladder,
+        manifest=manifest,
+    )
+    amend_family(folder, manifest, card=model_card(amended, manifest))
