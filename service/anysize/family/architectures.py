@@ -4,7 +4,8 @@ To support another architecture, add one `Architecture` to `ARCHITECTURES`; `tes
 them.
 """
 
-from collections.abc import Sequence
+import re
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from torch import nn
@@ -24,6 +25,8 @@ class Architecture:
         layers: attribute of the backbone that holds the decoder layers.
         norm: attribute of the backbone that holds the final norm.
         attention: attribute of a decoder layer that carries `layer_idx`, its slot in the KV cache.
+        head: attribute of the causal LM that holds the LM head.
+        stored_head: what checkpoint files call the LM head.
     """
 
     model_type: str
@@ -33,6 +36,26 @@ class Architecture:
     norm: str
     attention: str
     head: str = "lm_head"
+    stored_head: str = "lm_head"
+
+    def stored_name(self, name: str) -> str:
+        """What a checkpoint file calls a tensor of the model."""
+        return re.sub(rf"^{self.head}\.", f"{self.stored_head}.", name)
+
+    def names_by_stored(self, stored: Iterable[str]) -> dict[str, str]:
+        """What the model calls the tensors of a checkpoint, by what the files call them.
+
+        Files of `openai-community/gpt2` leave out the backbone's name; they were saved without a head. Buffers that
+        older releases saved belong to no tensor of the model and are left out.
+        """
+        names = {
+            name: re.sub(rf"^{self.stored_head}\.", f"{self.head}.", name) for name in stored if not leftover(name)
+        }
+        if any(name.startswith(f"{self.backbone}.") for name in names.values()):
+            return names
+        return {
+            key: name if name.startswith(f"{self.head}.") else f"{self.backbone}.{name}" for key, name in names.items()
+        }
 
     def backbone_of(self, model: PreTrainedModel) -> PreTrainedModel:
         """The transformer without its LM head."""
@@ -55,6 +78,8 @@ class Architecture:
         return getattr(model, self.head)
 
 
+_LEFTOVER = re.compile(r"(^|\.)((attn|attention)\.(masked_)?bias|rotary_emb\.inv_freq)$")
+
 _LLAMA_LIKE = {
     "backbone": "model",
     "embeddings": ("embed_tokens",),
@@ -76,6 +101,7 @@ ARCHITECTURES: dict[str, Architecture] = {
             layers="layers",
             norm="final_layer_norm",
             attention="attention",
+            stored_head="embed_out",
         ),
         Architecture(
             model_type="gpt2",
@@ -87,6 +113,11 @@ ARCHITECTURES: dict[str, Architecture] = {
         ),
     )
 }
+
+
+def leftover(stored: str) -> bool:
+    """Whether a tensor is a buffer (mask, rotary frequencies) that older releases of transformers saved."""
+    return _LEFTOVER.search(stored) is not None
 
 
 def architecture_of(config: PreTrainedConfig, where: str) -> Architecture:

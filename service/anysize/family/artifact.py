@@ -135,6 +135,8 @@ def student_tensors(bank: Bank, manifest: Manifest, dtype: torch.dtype) -> dict[
 def _check_files(folder: Path, manifest: Manifest) -> None:
     if STUDENT not in manifest.files:
         raise ArtifactError(folder / MANIFEST, f"lists no {STUDENT}")
+    # A link to a folder counts as a file of its own: its contents are not of this folder.
+    paths = [path for path in folder.rglob("*") if path.is_symlink() or not path.is_dir()]
     root = folder.resolve()
     for name, entry in manifest.files.items():
         path = folder / name
@@ -144,10 +146,13 @@ def _check_files(folder: Path, manifest: Manifest) -> None:
             raise ArtifactError(path, f"is missing, but {MANIFEST} lists it")
         if path.stat().st_size != entry.bytes:
             raise ArtifactError(path, f"has {path.stat().st_size} bytes, {MANIFEST} says {entry.bytes}")
-        found = sha256_of(path)
+        try:
+            found = sha256_of(path)
+        except OSError as error:
+            raise ArtifactError(path, f"cannot be read: {error}") from error
         if found != entry.sha256:
             raise ArtifactError(path, f"has sha256 {found[:12]}, {MANIFEST} says {entry.sha256[:12]}")
-    present = {path.relative_to(folder).as_posix() for path in folder.rglob("*") if not path.is_dir()}
+    present = {path.relative_to(folder).as_posix() for path in paths}
     for name in sorted(present - manifest.files.keys() - {MANIFEST}):
         raise ArtifactError(folder / name, f"is not listed in {MANIFEST}")
 
@@ -166,10 +171,14 @@ def _link_teacher(source: Path, target: Path) -> None:
     target.mkdir()
     for path in sorted(source.iterdir()):
         if path.suffix in {".json", ".safetensors", ".jinja", ".model", ".txt"}:
-            try:
-                os.link(path.resolve(), target / path.name)
-            except OSError:
-                shutil.copyfile(path, target / path.name)
+            _link(path, target / path.name)
+
+
+def _link(source: Path, target: Path) -> None:
+    try:
+        os.link(source.resolve(), target)
+    except OSError:
+        shutil.copyfile(source, target)
 
 
 def amend_family(folder: Path, manifest: Manifest, *, card: str) -> Manifest:
@@ -184,7 +193,7 @@ def amend_family(folder: Path, manifest: Manifest, *, card: str) -> Manifest:
         for name in manifest.files:
             if name != CARD:
                 (building / name).parent.mkdir(exist_ok=True)
-                os.link(folder / name, building / name)
+                _link(folder / name, building / name)
         (building / CARD).write_text(card, encoding="utf-8")
         entry = FileEntry(bytes=len(card.encode()), sha256=sha256_of(building / CARD))
         written = manifest.model_copy(update={"files": manifest.files | {CARD: entry}})

@@ -148,7 +148,7 @@ def _copied(container: Any) -> Any:
 def _config_of(bank: Bank, variant: Variant, stack: Sequence[LayerRef]) -> PreTrainedConfig:
     config = copy.copy(bank.model(variant.head_owner).config)
     tied = config.tie_word_embeddings and variant.embedding_owner == variant.head_owner
-    _set_depth(config, len(stack), [_layer_type(bank.model(ref.owner).config, ref.index) for ref in stack])
+    _set_depth(config, len(stack), [_layer_type(bank.model(ref.owner).config, ref.layer) for ref in stack])
     config.tie_word_embeddings = tied
     return config
 

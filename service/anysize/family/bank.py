@@ -39,7 +39,7 @@ class Bank:
 
     def layer(self, ref: LayerRef) -> nn.Module:
         """One decoder layer."""
-        return self.architecture.layers_of(self.model(ref.owner))[ref.index]
+        return self.architecture.layers_of(self.model(ref.owner))[ref.layer]
 
     def tensors(self) -> Iterator[Tensor]:
         """Every distinct parameter and buffer, once."""

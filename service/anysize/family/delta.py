@@ -27,11 +27,11 @@ class DeltaLinear(nn.Module):
         up_OR: second factor; zero at the start, so that a new student equals its teacher layers.
     """
 
-    def __init__(self, base: nn.Module, rank: int) -> None:
+    def __init__(self, base: nn.Linear | Conv1D, rank: int) -> None:
         super().__init__()
-        out_features, in_features = _features(base)
         weight = base.weight
-        self.base = base
+        out_features, in_features = reversed(weight.shape) if isinstance(base, Conv1D) else weight.shape
+        self.base: nn.Linear | Conv1D = base
         self.down = nn.Parameter(torch.empty(rank, in_features, dtype=weight.dtype, device=weight.device))
         self.up = nn.Parameter(torch.zeros(out_features, rank, dtype=weight.dtype, device=weight.device))
         nn.init.kaiming_uniform_(self.down, a=math.sqrt(5))
@@ -42,10 +42,10 @@ class DeltaLinear(nn.Module):
 
     def merged(self) -> nn.Module:
         """A plain linear map with the update added to its weight: the same function, with tensors of its own."""
-        plain = view(self.base)
         update_OI = self.up @ self.down
         update = update_OI.T if isinstance(self.base, Conv1D) else update_OI
-        plain.weight = nn.Parameter(self.base.weight + update, requires_grad=False)
+        plain = view(self.base)
+        plain._parameters["weight"] = nn.Parameter(self.base.weight + update, requires_grad=False)
         return plain
 
 
@@ -105,8 +105,3 @@ def _own_parameters(module: nn.Module) -> nn.Module:
         if parameter is not None:
             module._parameters[name] = nn.Parameter(parameter.detach().clone())
     return module
-
-
-def _features(base: nn.Module) -> tuple[int, int]:
-    rows, columns = base.weight.shape
-    return (columns, rows) if isinstance(base, Conv1D) else (rows, columns)

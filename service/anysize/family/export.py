@@ -8,6 +8,7 @@ from huggingface_hub import split_torch_state_dict_into_shards
 from safetensors.torch import save_file
 from transformers import PreTrainedModel
 
+from anysize.family.architectures import Architecture
 from anysize.family.assembly import assemble
 from anysize.family.bank import Bank
 from anysize.family.delta import merge_updates
@@ -38,7 +39,7 @@ def export_variant(bank: Bank, tokenizer: Tokenizer, variant: Variant, target: P
     assert isinstance(model, PreTrainedModel)
     model.config.architectures = [type(model).__name__]
     with new_folder(target) as building:
-        _save_weights(model, building)
+        _save_weights(model, bank.architecture, building)
         model.config.save_pretrained(building)
         if model.generation_config is not None:
             model.generation_config.save_pretrained(building)
@@ -48,10 +49,14 @@ def export_variant(bank: Bank, tokenizer: Tokenizer, variant: Variant, target: P
 
 
 @torch.no_grad()
-def _save_weights(model: PreTrainedModel, folder: Path) -> None:
+def _save_weights(model: PreTrainedModel, architecture: Architecture, folder: Path) -> None:
     tied = tied_names(model.config)
     # Tensors that a variant shares without being tied are written twice, so that each name has its own bytes.
-    tensors = {name: tensor.cpu().clone() for name, tensor in model.state_dict().items() if name not in tied}
+    tensors = {
+        architecture.stored_name(name): tensor.cpu().clone()
+        for name, tensor in model.state_dict().items()
+        if name not in tied
+    }
     split = split_torch_state_dict_into_shards(tensors, max_shard_size=_MAX_SHARD)
     for name, members in split.filename_to_tensors.items():
         save_file({member: tensors[member] for member in members}, folder / name, metadata={"format": "pt"})

@@ -134,7 +134,10 @@ def _download(scratch: Path, say: Say) -> Path:
 
 
 def _require_hash(path: Path, expected: str) -> None:
-    found = sha256_of(path)
+    try:
+        found = sha256_of(path)
+    except OSError as error:
+        raise FetchError(f"cannot read {path}: {error.strerror}") from error
     if found != expected:
         raise FetchError(f"{path.name} has sha256 {found[:12]}, not {expected[:12]}: it is not the file we know")
 
@@ -145,6 +148,6 @@ def _convert(gguf: Path, target: Path) -> None:
     # The weights are plain float32 now, but the marks of the quantizer make save_pretrained refuse.
     for mark in ("hf_quantizer", "quantization_method", "is_quantized"):
         model.__dict__.pop(mark, None)
-    del model.config.quantization_config
+    delattr(model.config, "quantization_config")
     model.save_pretrained(target)
     tokenizer.save_pretrained(target)

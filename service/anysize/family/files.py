@@ -29,7 +29,8 @@ def new_folder(target: Path, *, replace: bool = False) -> Iterator[Path]:
 
     Args:
         target: the folder to make.
-        replace: whether a folder that is already there gives way; otherwise `FileExistsError`.
+        replace: whether a folder that is already there gives way; otherwise `FileExistsError`, also where it came
+            to be in the meantime.
     """
     target = target.absolute()
     if target.exists() and not replace:
@@ -40,18 +41,36 @@ def new_folder(target: Path, *, replace: bool = False) -> Iterator[Path]:
         building.chmod(0o755)
         yield building
         for path in building.rglob("*"):
+            _readable(path)
             _flush(path)
         _flush(building)
-        if target.exists():
-            old = building.with_suffix(".old")
-            target.rename(old)
-            building.rename(target)
-            shutil.rmtree(old)
-        else:
-            building.rename(target)
+        _put(building, target, replace=replace)
         _flush(target.parent)
     finally:
         shutil.rmtree(building, ignore_errors=True)
+
+
+def _put(building: Path, target: Path, *, replace: bool) -> None:
+    if not target.exists():
+        building.rename(target)
+        return
+    if not replace:
+        raise FileExistsError(f"{target} exists already")
+    old = building.with_suffix(".old")
+    target.rename(old)
+    try:
+        building.rename(target)
+    except OSError:
+        old.rename(target)
+        raise
+    shutil.rmtree(old)
+
+
+def _readable(path: Path) -> None:
+    # safetensors makes files that their owner alone can read; a service often runs as another user. A hard link is
+    # somebody else's file too and keeps its mode.
+    if path.is_file() and path.stat().st_nlink == 1:
+        path.chmod(0o644)
 
 
 def _flush(path: Path) -> None:

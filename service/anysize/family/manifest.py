@@ -13,6 +13,7 @@ from anysize.family.variant import Variant
 
 SCHEMA_VERSION = 1
 MANIFEST = "family.json"
+_MAX_NAME = 200
 
 Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 FileName = Annotated[str, Field(pattern=r"^[A-Za-z0-9_][A-Za-z0-9._-]{0,99}$")]
@@ -20,7 +21,7 @@ Layer = Annotated[int, Field(ge=0, lt=1024)]
 
 
 class _Part(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
 
 class BuiltinTeacher(_Part):
@@ -83,7 +84,7 @@ class Measurement(_Part):
     dataset: str = Field(max_length=200)
     dataset_sha256: Sha256
     perplexity: float = Field(gt=0)
-    kl: float | None = Field(None, ge=-1e-3)
+    kl: float | None = Field(default=None, ge=-1e-3)
     tokens: int = Field(ge=1)
 
 
@@ -136,10 +137,10 @@ class Manifest(_Part):
     teacher: Annotated[BuiltinTeacher | HubTeacher | FolderTeacher, Field(discriminator="kind")]
     student: Annotated[FullStudent | DeltaStudent, Field(discriminator="kind")]
     patch_order: OrderName | tuple[Annotated[int, Field(ge=1, le=1024)], ...] = "last_to_first"
-    ladder: tuple[str, ...] | None = Field(None, min_length=1, max_length=4096)
+    ladder: tuple[str, ...] | None = Field(default=None, min_length=1, max_length=4096)
     files: dict[str, FileEntry] = Field(max_length=256)
     provenance: Provenance | None = None
-    measurements: tuple[Measurement, ...] = Field((), max_length=100_000)
+    measurements: tuple[Measurement, ...] = Field(default=(), max_length=100_000)
     untrained: Measurement | None = None
 
     def block_map(self) -> BlockMap:
@@ -158,6 +159,8 @@ def read_manifest(folder: Path) -> Manifest:
         ArtifactError: it is missing, damaged, of another version, or contradicts itself.
     """
     path = folder / MANIFEST
+    if not path.resolve().is_relative_to(folder.resolve()):
+        raise ArtifactError(path, "leads outside the folder")
     raw = read_json(path)
     version = raw.get("schema_version")
     if version != SCHEMA_VERSION:
@@ -183,5 +186,10 @@ def read_manifest(folder: Path) -> Manifest:
 def _refuse_outside(path: Path, name: str) -> None:
     parts = name.split("/")
     plain = all(part.isascii() and part and not part.startswith(".") and "\\" not in part for part in parts)
-    if not plain or len(parts) > 2 or any(ord(character) < 32 or character == ":" for character in name):
+    if (
+        not plain
+        or len(parts) > 2
+        or len(name) > _MAX_NAME
+        or any(ord(character) < 32 or character == ":" for character in name)
+    ):
         raise ArtifactError(path, f"names a file that is not plainly inside the folder: {name!r}")

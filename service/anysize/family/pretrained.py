@@ -13,18 +13,23 @@ from typing import Any
 import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
-from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTrainedConfig, PreTrainedModel
+from transformers import CONFIG_MAPPING, AutoModelForCausalLM, AutoTokenizer, PreTrainedConfig, PreTrainedModel
 from transformers import PreTrainedTokenizerBase as Tokenizer
 from transformers.utils import logging as transformers_logging
 
 from anysize.errors import ArtifactError
-from anysize.family.architectures import architecture_of
+from anysize.family.architectures import ARCHITECTURES, architecture_of, leftover
 
 _WEIGHTS = "model.safetensors"
 _INDEX = "model.safetensors.index.json"
+_ADAPTER = "adapter_config.json"
 _MAX_JSON_BYTES = 64 << 20
+_MAX_LAYERS = 1024
 _FLOATS = {"F32", "BF16", "F16"}
 _REMOTE_CODE_MARKERS = ("auto_map", "custom_pipelines", "trust_remote_code")
+# Fields that make transformers read another file than the one that was checked.
+_REDIRECTS = ("transformers_weights", "configuration_files")
+_ATTENTION = ("attn_implementation", "_attn_implementation")
 
 Shapes = dict[str, tuple[int, ...]]
 
@@ -41,7 +46,14 @@ def load_model(folder: Path, *, dtype: torch.dtype, device: torch.device) -> Pre
         ArtifactError: a file is missing, damaged, asks for code of its own, or does not fit the config.
     """
     config = load_config(folder)
-    check_shapes(folder, expected_shapes(config), tied=tied_names(config), found=checkpoint_shapes(folder))
+    if (folder / _ADAPTER).exists():
+        raise ArtifactError(folder / _ADAPTER, "is of an adapter, which makes transformers load another model")
+    found = checkpoint_shapes(folder, config)
+    try:
+        expected = expected_shapes(config)
+    except Exception as error:
+        raise ArtifactError(folder / "config.json", f"describes no model that can be built: {error}") from error
+    check_shapes(folder, expected, tied=tied_names(config), found=found)
     transformers_logging.disable_progress_bar()
     try:
         model = AutoModelForCausalLM.from_pretrained(
@@ -49,7 +61,8 @@ def load_model(folder: Path, *, dtype: torch.dtype, device: torch.device) -> Pre
         )
     except (OSError, ValueError, RuntimeError, SafetensorError) as error:
         raise ArtifactError(folder, f"cannot be loaded: {error}") from error
-    return model.to(device).eval()
+    model.to(device=device)  # pyright: ignore[reportCallIssue]  (transformers hides the signature)
+    return model.eval()
 
 
 def load_config(folder: Path) -> PreTrainedConfig:
@@ -59,11 +72,20 @@ def load_config(folder: Path) -> PreTrainedConfig:
     refuse_remote_code(path, raw)
     if raw.get("quantization_config") is not None:
         raise ArtifactError(path, "quantized checkpoints are not supported; convert it to plain weights first")
+    for field in _REDIRECTS:
+        if field in raw:
+            raise ArtifactError(path, f"holds {field!r}, which leads to files that were not checked")
+    model_type = raw.get("model_type")
+    if not isinstance(model_type, str) or model_type not in ARCHITECTURES:
+        supported = ", ".join(sorted(ARCHITECTURES))
+        raise ArtifactError(path, f"model type {model_type!r} is not supported; supported are {supported}")
     try:
-        config = AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
+        config = CONFIG_MAPPING[model_type].from_dict(raw)
     except Exception as error:
         raise ArtifactError(path, f"is no config that transformers can read: {error}") from error
     architecture_of(config, str(path))
+    if not 1 <= config.num_hidden_layers <= _MAX_LAYERS:
+        raise ArtifactError(path, f"has {config.num_hidden_layers} layers; models have 1 to {_MAX_LAYERS}")
     return config
 
 
@@ -86,9 +108,13 @@ def read_json(path: Path) -> dict[str, Any]:
         ArtifactError: the file is missing, too large, or holds no JSON object.
     """
     try:
-        if path.stat().st_size > _MAX_JSON_BYTES:
+        size = path.stat().st_size
+        # A pipe or a device could be read forever.
+        if not path.is_file():
+            raise ArtifactError(path, "is no ordinary file")
+        if size > _MAX_JSON_BYTES:
             raise ArtifactError(path, f"is larger than {_MAX_JSON_BYTES} bytes")
-        value = json.loads(path.read_text(encoding="utf-8"))
+        value = json.loads(path.read_text(encoding="utf-8"), parse_constant=_no_constant)
     except FileNotFoundError:
         raise ArtifactError(path, "is missing") from None
     except (OSError, ValueError, RecursionError) as error:
@@ -98,12 +124,20 @@ def read_json(path: Path) -> dict[str, Any]:
     return value
 
 
+def _no_constant(name: str) -> None:
+    raise ValueError(f"{name} is no number")
+
+
 def refuse_remote_code(path: Path, value: Any) -> None:
-    """Refuse a config that names code of its own, at any depth."""
+    """Refuse a config that names code of its own, at any depth.
+
+    An attention implementation with a slash is a kernel that transformers would download and run.
+    """
     if isinstance(value, dict):
-        for marker in _REMOTE_CODE_MARKERS:
-            if marker in value:
-                raise ArtifactError(path, f"holds {marker!r}: it asks to run code of its own, which is never done")
+        asked = [marker for marker in _REMOTE_CODE_MARKERS if marker in value]
+        asked += [name for name in _ATTENTION if "/" in str(value.get(name))]
+        if asked:
+            raise ArtifactError(path, f"holds {asked[0]!r}: it asks to run code of its own, which is never done")
         for inner in value.values():
             refuse_remote_code(path, inner)
     elif isinstance(value, list):
@@ -123,12 +157,13 @@ def tied_names(config: PreTrainedConfig) -> frozenset[str]:
     return frozenset({"lm_head.weight"}) if config.tie_word_embeddings else frozenset()
 
 
-def checkpoint_shapes(folder: Path) -> Shapes:
-    """Name and shape of every tensor in a checkpoint folder, from the headers alone."""
+def checkpoint_shapes(folder: Path, config: PreTrainedConfig) -> Shapes:
+    """Shape of every tensor in a checkpoint folder, from the headers alone, by what the model calls it."""
     shapes: Shapes = {}
     for path in weight_files(folder):
         shapes.update(file_shapes(path))
-    return shapes
+    names = architecture_of(config, str(folder)).names_by_stored(shapes)
+    return {name: shapes[stored] for stored, name in names.items()}
 
 
 def checkpoint_fingerprint(folder: Path) -> str:
@@ -150,21 +185,22 @@ def digest_tensor(digest: "hashlib._Hash", name: str, tensor: Tensor) -> None:
 
 
 def weight_files(folder: Path) -> list[Path]:
-    """The safetensors files of a checkpoint folder.
+    """The safetensors files of a checkpoint folder, those that transformers reads: one file goes before an index.
 
     Raises:
         ArtifactError: the index names a file outside the folder.
     """
     index = folder / _INDEX
-    if not index.is_file():
+    if (folder / _WEIGHTS).is_file() or not index.is_file():
         return [folder / _WEIGHTS]
     weight_map = read_json(index).get("weight_map")
     if not isinstance(weight_map, dict) or not weight_map:
         raise ArtifactError(index, "has no weight_map")
-    shards = set(weight_map.values())
-    for shard in shards:
-        if not isinstance(shard, str) or Path(shard).name != shard:
-            raise ArtifactError(index, f"names a shard outside its folder: {shard!r}")
+    shards: set[str] = set()
+    for shard in weight_map.values():
+        if not isinstance(shard, str) or Path(shard).name != shard or not shard.endswith(".safetensors"):
+            raise ArtifactError(index, f"names a shard that is no safetensors file beside it: {shard!r}")
+        shards.add(shard)
     return [folder / shard for shard in sorted(shards)]
 
 
@@ -180,11 +216,12 @@ def file_shapes(path: Path) -> Shapes:
         with safe_open(path, framework="pt") as file:
             slices = {name: file.get_slice(name) for name in file.keys()}  # noqa: SIM118  (no mapping)
             shapes = {name: tuple(part.get_shape()) for name, part in slices.items()}
-            odd = {name: part.get_dtype() for name, part in slices.items() if part.get_dtype() not in _FLOATS}
+            dtypes = {name: part.get_dtype() for name, part in slices.items() if not leftover(name)}
     except (SafetensorError, OSError) as error:
         raise ArtifactError(path, f"is no intact safetensors file: {error}") from error
-    for name, dtype in odd.items():
-        raise ArtifactError(path, f"tensor {name!r} is {dtype}; weights are one of {', '.join(sorted(_FLOATS))}")
+    for name, dtype in dtypes.items():
+        if dtype not in _FLOATS:
+            raise ArtifactError(path, f"tensor {name!r} is {dtype}; weights are one of {', '.join(sorted(_FLOATS))}")
     return shapes
 
 
@@ -193,8 +230,7 @@ def check_shapes(where: Path, expected: Shapes, *, tied: frozenset[str], found: 
     for name in sorted(expected.keys() - found.keys() - tied):
         raise ArtifactError(where, f"tensor {name!r} is missing")
     for name in sorted(found.keys() - expected.keys()):
-        if not name.endswith((".attn.bias", ".attn.masked_bias", ".attention.bias", ".attention.masked_bias")):
-            raise ArtifactError(where, f"tensor {name!r} belongs to no part of the model")
+        raise ArtifactError(where, f"tensor {name!r} belongs to no part of the model")
     for name, shape in found.items():
         if name in expected and shape != expected[name]:
             raise ArtifactError(where, f"tensor {name!r} has shape {list(shape)}, not {list(expected[name])}")

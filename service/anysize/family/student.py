@@ -1,6 +1,7 @@
 """Loading students: `full` and `delta` files of a family folder, and the format the paper's authors publish."""
 
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors.torch import load_file
@@ -57,7 +58,8 @@ def load_full_student(path: Path, teacher: PreTrainedModel, blocks: BlockMap) ->
     transformers_logging.disable_progress_bar()
     reference = next(teacher.parameters())
     student = type(teacher).from_pretrained(None, config=config, state_dict=load_file(path), dtype=reference.dtype)
-    return student.to(reference.device)
+    student.to(device=reference.device)  # pyright: ignore[reportCallIssue]  (transformers hides the signature)
+    return student
 
 
 def load_published_student(
@@ -70,9 +72,7 @@ def load_published_student(
     """
     path = folder / PUBLISHED
     raw = read_json(path)
-    kept, pruned = raw.get("copied_teacher_layers"), raw.get("pruned_teacher_layers")
-    if not _layer_list(kept) or not _layer_list(pruned):
-        raise ArtifactError(path, "needs copied_teacher_layers and pruned_teacher_layers, lists of layer numbers")
+    kept, pruned = (_layer_list(path, raw, field) for field in ("copied_teacher_layers", "pruned_teacher_layers"))
     layers = teacher.config.num_hidden_layers
     if sorted([*kept, *pruned]) != list(range(layers)):
         raise ArtifactError(path, f"copied and pruned layers together are not the teacher's layers 0 to {layers - 1}")
@@ -85,8 +85,15 @@ def load_published_student(
     return student, blocks
 
 
-def _layer_list(value: object) -> bool:
-    return isinstance(value, list) and all(type(layer) is int for layer in value)
+def _layer_list(path: Path, raw: dict[str, Any], field: str) -> list[int]:
+    value = raw.get(field)
+    if not isinstance(value, list) or not all(type(layer) is int for layer in value):
+        raise ArtifactError(path, f"needs {field}, a list of layer numbers")
+    return value
+
+
+def _attention_kinds(config: PreTrainedConfig) -> list[str]:
+    return getattr(config, "layer_types", None) or []
 
 
 def _check_same_family(path: Path, student: PreTrainedConfig, teacher: PreTrainedConfig, blocks: BlockMap) -> None:
@@ -94,6 +101,9 @@ def _check_same_family(path: Path, student: PreTrainedConfig, teacher: PreTraine
         raise ArtifactError(
             path, f"has {student.num_hidden_layers} layers, but {PUBLISHED} copies {blocks.student_layers}"
         )
+    foreign = set(_attention_kinds(student)) - set(_attention_kinds(teacher))
+    if foreign:
+        raise ArtifactError(path, f"has layers of {foreign.pop()}, which the teacher has not; they are no pair")
     ours, theirs = student.to_dict(), teacher.to_dict()
     for field in sorted(ours.keys() | theirs.keys()):
         if field not in _DEPTH_FIELDS | _COSMETIC_FIELDS and ours.get(field) != theirs.get(field):

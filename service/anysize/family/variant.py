@@ -26,10 +26,10 @@ class Owner(StrEnum):
 
 
 class LayerRef(NamedTuple):
-    """One layer of a variant's stack: its owner and its index among the owner's layers."""
+    """One layer of a variant's stack: its owner and its number among the owner's layers."""
 
     owner: Owner
-    index: int
+    layer: int
 
 
 @dataclass(frozen=True, slots=True)

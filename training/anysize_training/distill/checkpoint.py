@@ -89,7 +89,8 @@ def restore_checkpoint(checkpoint: Path, trained: Mapping[str, nn.Parameter], op
     for key, value in moments.items():
         name, _, field = key.partition("|")
         state[trained[name]][field] = value if value.dim() == 0 else value.to(trained[name].device)
-    optimizer.state.update(state)
+    for parameter, moments_of in state.items():
+        optimizer.state[parameter] = moments_of
 
 
 def _checkpoints(folder: Path) -> list[Path]:

@@ -117,11 +117,10 @@ def _open(path: Path):
 
 
 def _separator_id(data: Data, tokenizer: Tokenizer) -> int:
-    if data.separator is None:
-        if tokenizer.eos_token_id is None:
-            raise SettingsError("the tokenizer has no end of sequence; name a token in data.separator")
-        return tokenizer.eos_token_id
-    token = tokenizer.convert_tokens_to_ids(data.separator)
-    if token is None or (token == tokenizer.unk_token_id and data.separator != tokenizer.unk_token):
-        raise SettingsError(f"data.separator {data.separator!r} is no token of the teacher's tokenizer")
-    return token
+    token = data.separator or tokenizer.eos_token
+    if not isinstance(token, str):
+        raise SettingsError("the tokenizer has no end of sequence; name a token in data.separator")
+    found = tokenizer.get_vocab().get(token)
+    if found is None:
+        raise SettingsError(f"data.separator {token!r} is no token of the teacher's tokenizer")
+    return found

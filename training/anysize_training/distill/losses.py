@@ -75,6 +75,7 @@ def head_loss_backward(
         leaf_CD = hidden_CD.detach().requires_grad_()
         chunk_ce, chunk_kl = _head_terms(head(leaf_CD), teacher_head, teacher_CD, targets_C, objective.temperature)
         ((objective.cross_entropy * chunk_ce + objective.kl * chunk_kl) / tokens).backward()
+        assert leaf_CD.grad is not None
         gradient_CD.copy_(leaf_CD.grad)
         cross_entropy = cross_entropy + chunk_ce.detach() / tokens
         kl = kl + chunk_kl.detach() / tokens

@@ -28,9 +28,9 @@ class EveryNth(_Part):
     """Keep every n-th layer, the first `first` and the last `last` (paper, Equations 2 and 3)."""
 
     method: Literal["every_nth"] = "every_nth"
-    n: int = Field(2, ge=1)
-    first: int = Field(1, ge=1)
-    last: int = Field(2, ge=0)
+    n: int = Field(default=2, ge=1)
+    first: int = Field(default=1, ge=1)
+    last: int = Field(default=2, ge=0)
 
 
 class KeptLayers(_Part):
@@ -51,7 +51,7 @@ class Student(_Part):
     """
 
     kind: Literal["full", "delta"] = "full"
-    rank: int = Field(32, ge=1, le=1024)
+    rank: int = Field(default=32, ge=1, le=1024)
     initialise: Annotated[EveryNth | KeptLayers, Field(discriminator="method")] = EveryNth()
     stored_dtype: Literal["float32", "bfloat16", "float16"] = "float32"
 
@@ -73,9 +73,9 @@ class Data(_Part):
     subset: str | None = None
     split: str = "train"
     text_field: str = "text"
-    first_row: int = Field(0, ge=0)
-    rows: int | None = Field(None, ge=1)
-    sequence_length: int = Field(2048, ge=8, le=1 << 20)
+    first_row: int = Field(default=0, ge=0)
+    rows: int | None = Field(default=None, ge=1)
+    sequence_length: int = Field(default=2048, ge=8, le=1 << 20)
     separator: str | None = None
 
 
@@ -120,13 +120,13 @@ class Run(_Part):
         seed: of initialisation and data order.
     """
 
-    steps: int = Field(500, ge=1)
-    batch_size: int = Field(2048, ge=1)
-    micro_batch_size: int = Field(8, ge=1)
-    checkpoint_every: int = Field(50, ge=1)
+    steps: int = Field(default=500, ge=1)
+    batch_size: int = Field(default=2048, ge=1)
+    micro_batch_size: int = Field(default=8, ge=1)
+    checkpoint_every: int = Field(default=50, ge=1)
     dtype: Literal["float32", "bfloat16"] = "float32"
     device: str = "auto"
-    seed: int = Field(0, ge=0, lt=1 << 32)
+    seed: int = Field(default=0, ge=0, lt=1 << 32)
 
     def model_post_init(self, _context: Any) -> None:
         """Check that micro-batches fill the batch."""

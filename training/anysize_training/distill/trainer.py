@@ -5,7 +5,7 @@ import json
 import math
 import signal
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
@@ -163,7 +163,7 @@ class Trainer:
         torch.autograd.backward([student_BLD, weighted], [gradient_BLD, None])
         return torch.stack([cross_entropy, kl, cosine.detach()])
 
-    def _hidden(self, model: PreTrainedModel, inputs_BL: Tensor, wanted: object) -> tuple[Tensor, list[Tensor]]:
+    def _hidden(self, model: PreTrainedModel, inputs_BL: Tensor, wanted: Iterable[int]) -> tuple[Tensor, list[Tensor]]:
         architecture = self.bank.architecture
         with recorded(architecture.layers_of(model), tuple(wanted)) as ends:
             hidden_BLD = architecture.backbone_of(model)(input_ids=inputs_BL, use_cache=False).last_hidden_state

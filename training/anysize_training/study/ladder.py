@@ -101,9 +101,9 @@ class LadderSearch:
     def _run(self, hidden_NLD: Tensor, position: int, *, patched: bool) -> Tensor:
         block = self._blocks[position]
         refs = [LayerRef(Owner.TEACHER, layer) for layer in block] if patched else [LayerRef(Owner.STUDENT, position)]
-        for owner, index in refs:
-            layer = self._bank.architecture.layers_of(self._models[owner])[index]
-            arguments, keywords = self._calls[owner][index]
+        for owner, number in refs:
+            layer = self._bank.architecture.layers_of(self._models[owner])[number]
+            arguments, keywords = self._calls[owner][number]
             output = layer(hidden_NLD, *arguments, **keywords)
             hidden_NLD = output[0] if isinstance(output, tuple) else output
         return hidden_NLD
