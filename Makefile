@@ -1,0 +1,61 @@
+# Every target makes .venv and installs what it needs by itself; `make help` lists them.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
+SETUP := pyproject.toml deploy/constraints.txt
+
+.DEFAULT_GOAL := help
+
+.PHONY: help  ## List the targets.
+help:
+	@grep -E '^\.PHONY: [a-z-]+  ## ' Makefile | sed -E 's/^\.PHONY: ([a-z-]+)  ## (.*)/\1|\2/' | awk -F'|' '{printf "  make %-8s %s\n", $$1, $$2}'
+
+.PHONY: serve  ## Set up, fetch the built-in teacher once, and serve on http://127.0.0.1:8000.
+serve: $(VENV)/.service
+	@$(BIN)/anysize fetch
+	@$(BIN)/anysize serve
+
+.PHONY: test  ## Set up and run all tests.
+test: $(VENV)/.dev
+	@$(BIN)/anysize fetch
+	@$(BIN)/python -m pytest
+
+.PHONY: check  ## Format, lint, types and import rules.
+check: $(VENV)/.dev
+	@$(BIN)/ruff format --check .
+	@$(BIN)/ruff check .
+	@$(BIN)/pyright
+	@$(BIN)/lint-imports
+
+.PHONY: format  ## Format the code, and fix what the linter can.
+format: $(VENV)/.dev
+	@$(BIN)/ruff format .
+	@$(BIN)/ruff check --fix .
+
+.PHONY: bench  ## Measure variant assembly and memory on this machine.
+bench: $(VENV)/.service
+	@$(BIN)/anysize fetch
+	@$(BIN)/anysize bench build
+	@$(BIN)/anysize bench memory
+
+.PHONY: clean  ## Remove .venv and caches; fetched models stay in the user's cache.
+clean:
+	@rm -rf $(VENV) build dist .pytest_cache .ruff_cache .hypothesis .import_linter_cache
+	@find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+$(VENV)/bin/python:
+	@echo "making $(VENV)"
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Anysize needs Python 3.11 or newer, this is %d.%d; set PYTHON=" % sys.version_info[:2])'
+	@$(PYTHON) -m venv $(VENV)
+	@$(PIP) install --upgrade pip -c deploy/constraints.txt
+
+$(VENV)/.service: $(VENV)/bin/python $(SETUP)
+	@echo "installing the service (torch takes a while the first time)"
+	@$(PIP) install -c deploy/constraints.txt -e .
+	@touch $@
+
+$(VENV)/.dev: $(VENV)/bin/python $(SETUP)
+	@echo "installing the service, the training pipeline and the tools (torch takes a while the first time)"
+	@$(PIP) install -c deploy/constraints.txt -e '.[training,dev]'
+	@touch $@ $(VENV)/.service
