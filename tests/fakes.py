@@ -1,7 +1,9 @@
 """Tiny random models, a byte tokenizer and families made of them: everything real but the weights."""
 
 import copy
+from collections.abc import Callable
 from pathlib import Path
+from threading import Event, Semaphore
 from typing import Literal
 
 import torch
@@ -25,8 +27,10 @@ from anysize.family.assembly import kept_layers, student_config
 from anysize.family.bank import Bank
 from anysize.family.blocks import BlockMap
 from anysize.family.delta import delta_student, own_tensors
+from anysize.family.family import Family
 from anysize.family.manifest import DeltaStudent, FolderTeacher, FullStudent, Manifest
 from anysize.family.pretrained import checkpoint_fingerprint
+from anysize.family.variant import Variant
 
 Kind = Literal["full", "delta"]
 
@@ -162,3 +166,50 @@ def write_tiny_family(
     )
     write_family(folder, manifest, bank, teacher_folder=teacher_folder, card="# tiny\n", dtype=torch.float32)
     return bank
+
+
+class WatchedFamily(Family):
+    """A tiny family whose model calls are counted, and can be held up or made to fail.
+
+    `before_step` is called on the model's thread before each call of any assembled model, with the number of tokens.
+    """
+
+    def __init__(self, bank: Bank, *, name: str = "tiny") -> None:
+        super().__init__(name, bank, byte_tokenizer())
+        self.steps = 0
+        self.before_step: Callable[[int], None] = lambda tokens: None
+
+    def assemble(self, variant: Variant) -> PreTrainedModel:
+        model = super().assemble(variant)
+        model.register_forward_pre_hook(self._watch, with_kwargs=True)
+        return model
+
+    def _watch(self, _model: torch.nn.Module, _args: tuple[object, ...], kwargs: dict[str, torch.Tensor]) -> None:
+        self.steps += 1
+        self.before_step(kwargs["input_ids"].shape[1])
+
+
+class Gate:
+    """Holds the model's thread: each call of `__call__` waits for one `let`, or for `open`."""
+
+    def __init__(self) -> None:
+        self._permits = Semaphore(0)
+        self._arrived = Semaphore(0)
+        self._open = Event()
+
+    def __call__(self, tokens: int) -> None:
+        self._arrived.release()
+        while not self._open.is_set() and not self._permits.acquire(timeout=0.01):
+            pass
+
+    def wait(self) -> None:
+        """Until the model's thread stands at the gate once more than was waited for before."""
+        assert self._arrived.acquire(timeout=30), "the model's thread did not come"
+
+    def let(self) -> None:
+        """One step through."""
+        self._permits.release()
+
+    def open(self) -> None:
+        """Every step through, from now on."""
+        self._open.set()
