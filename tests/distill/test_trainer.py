@@ -127,7 +127,7 @@ def test_a_resumed_run_is_bit_identical_to_an_uninterrupted_one(kind: str, tmp_p
     whole = fresh_bank(made)
     Trainer(made, whole, text(), tmp_path / "whole").train()
 
-    class Killed(Exception):
+    class KilledError(Exception):
         pass
 
     broken = Trainer(made, fresh_bank(made), text(), tmp_path / "cut")
@@ -135,11 +135,11 @@ def test_a_resumed_run_is_bit_identical_to_an_uninterrupted_one(kind: str, tmp_p
 
     def killed_at_step_five(number: int):
         if number == 5:
-            raise Killed
+            raise KilledError
         return step(number)
 
     broken._step = killed_at_step_five
-    with pytest.raises(Killed):
+    with pytest.raises(KilledError):
         broken.train()
     resumed_bank = fresh_bank(made)
     resumed = Trainer(made, resumed_bank, text(), tmp_path / "cut")
@@ -158,9 +158,7 @@ def test_a_resumed_run_is_bit_identical_to_an_uninterrupted_one(kind: str, tmp_p
 
 @pytest.mark.parametrize("kind", ["full", "delta"])
 def test_training_lowers_the_loss_and_leaves_the_teacher_alone(kind: str, tmp_path: Path) -> None:
-    made = recipe(
-        student={"kind": kind}, run={"steps": 30, "checkpoint_every": 30}, optimizer={"learning_rate": 1e-2}
-    )
+    made = recipe(student={"kind": kind}, run={"steps": 30, "checkpoint_every": 30}, optimizer={"learning_rate": 1e-2})
     bank = fresh_bank(made)
     before = copy.deepcopy(bank.teacher.state_dict())
     Trainer(made, bank, text(4), tmp_path).train()

@@ -115,7 +115,12 @@ def _manifest(
 ) -> Manifest:
     data = Path(recipe.data.source)
     # Paths of this machine mean nothing elsewhere, and may say more than they should.
-    public = recipe.model_copy(update={"data": recipe.data.model_copy(update={"source": data.name})})
+    public = recipe.model_copy(
+        update={
+            "teacher": Path(recipe.teacher).name if isinstance(source, FolderTeacher) else recipe.teacher,
+            "data": recipe.data.model_copy(update={"source": data.name}),
+        }
+    )
     student = recipe.student
     return Manifest(
         name=recipe.name,

@@ -1,0 +1,91 @@
+"""From a recipe to a family that serves, through the command line."""
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+import yaml
+from fakes import save_checkpoint_folder, tiny_config, tiny_model
+from typer.testing import CliRunner
+
+from anysize.family.family import Family
+from anysize.family.manifest import read_manifest
+from anysize_training.cli import app
+
+CPU = torch.device("cpu")
+
+
+@pytest.fixture
+def run(tmp_path: Path):
+    """A recipe on a tiny teacher, and a function that runs `anysize-train`."""
+    save_checkpoint_folder(tiny_model(tiny_config("llama", 6), 0), tmp_path / "teacher")
+    (tmp_path / "text.txt").write_text("the cat sat on the mat and the dog sat on the log\n\n" * 60)
+    recipe = {
+        "name": "tiny",
+        "teacher": str(tmp_path / "teacher"),
+        "student": {"kind": "delta", "rank": 4, "initialise": {"method": "layers", "layers": [0, 2, 4]}},
+        "data": {"source": str(tmp_path / "text.txt"), "sequence_length": 32},
+        "optimizer": {"learning_rate": 1e-2},
+        "run": {"steps": 6, "batch_size": 2, "micro_batch_size": 2, "checkpoint_every": 2, "device": "cpu"},
+    }
+    (tmp_path / "recipe.yaml").write_text(yaml.safe_dump(recipe))
+
+    def invoke(*words: str):
+        return CliRunner().invoke(app, list(words))
+
+    return tmp_path, invoke
+
+
+@pytest.mark.parametrize("kind", ["delta", "full"])
+def test_distil_then_measure_then_search_a_ladder_then_load(run, kind: str) -> None:
+    folder, invoke = run
+    common = ["--recipe", str(folder / "recipe.yaml"), "--out", str(folder / "out")]
+    done = invoke("distill", *common, "--set", f"student.kind={kind}")
+    assert done.exit_code == 0, done.output
+    family_folder = folder / "out" / "family"
+    text = str(folder / "text.txt")
+
+    small = ["--text", text, "--max-tokens", "128", "--window", "32"]
+    measured = invoke("evaluate", str(family_folder), *small, "--untrained", "--write", "--json")
+    assert measured.exit_code == 0, measured.output
+    report = json.loads(measured.stdout)
+    assert [row["layers"] for row in report["sizes"]] == sorted(row["layers"] for row in report["sizes"])
+    assert report["sizes"][-1]["kl"] == pytest.approx(0, abs=1e-5)
+    assert report["untrained_student_perplexity"] > 0
+
+    searched = invoke("ladder", str(family_folder), *small, "--write", "--json")
+    assert searched.exit_code == 0, searched.output
+    family = Family.load(family_folder, dtype=torch.float32, device=CPU)
+    assert [size.id for size in family.ladder] == [row["variant"] for row in json.loads(searched.stdout)["ladder"]]
+
+    assert invoke("evaluate", str(family_folder), *small, "--write").exit_code == 0
+    manifest = read_manifest(family_folder)
+    assert {measurement.variant for measurement in manifest.measurements} == {size.id for size in family.ladder}
+    assert str(folder) not in (family_folder / "family.json").read_text()
+    card = (family_folder / "README.md").read_text()
+    assert "anysize-train distill" in card
+    assert f"`{family.ladder[0].id}`" in card
+
+
+def test_a_finished_or_interrupted_run_is_not_overwritten_by_accident(run) -> None:
+    folder, invoke = run
+    common = ["--recipe", str(folder / "recipe.yaml"), "--out", str(folder / "out")]
+    assert invoke("distill", *common).exit_code == 0
+    again = invoke("distill", *common)
+    assert again.exit_code == 2
+    assert "--resume" in again.output
+    assert invoke("distill", *common, "--resume").exit_code == 0
+
+
+def test_mistakes_end_with_code_two_and_one_line(run) -> None:
+    folder, invoke = run
+    for words in (
+        ("distill", "--recipe", "nothing", "--out", str(folder / "x")),
+        ("distill", "--recipe", str(folder / "recipe.yaml"), "--out", str(folder / "y"), "--set", "run.steps=-1"),
+        ("evaluate", str(folder), "--text", str(folder / "text.txt")),
+    ):
+        done = invoke(*words)
+        assert done.exit_code == 2
+        assert "error:" in done.output
+        assert "Traceback" not in done.output
