@@ -172,10 +172,15 @@ class WatchedFamily(Family):
     """A tiny family whose model calls are counted, and can be held up or made to fail.
 
     `before_step` is called on the model's thread before each call of any assembled model, with the number of tokens.
+    An `endless` one has no token that ends an answer, so that its length is known before.
     """
 
-    def __init__(self, bank: Bank, *, name: str = "tiny") -> None:
-        super().__init__(name, bank, byte_tokenizer())
+    def __init__(self, bank: Bank, *, endless: bool = False) -> None:
+        super().__init__("tiny", bank, byte_tokenizer())
+        if endless:
+            self.tokenizer.eos_token = None
+            assert bank.teacher.generation_config is not None
+            bank.teacher.generation_config.eos_token_id = None
         self.steps = 0
         self.before_step: Callable[[int], None] = lambda tokens: None
 

@@ -31,13 +31,16 @@ class Detokenizer:
         """
         self._ids.append(token_id)
         known = self._decode(self._ids[self._context : self._read])
-        grown = self._decode(self._ids[self._context :])
-        if grown.endswith(_REPLACEMENT):
-            return False  # half a character; the next token brings the rest
+        fresh = self._decode(self._ids[self._context :])[len(known) :]
+        # Half a character at the end waits for the next token; what stands before it is certain already.
+        certain = fresh.rstrip(_REPLACEMENT)
         searched_from = max(0, len(self._text) - max(map(len, self._stop), default=0))
-        self._text += grown[len(known) :]
-        self._context, self._read = self._read, len(self._ids)
-        return self._cut_at_stop(searched_from)
+        if self._cut_at_stop(self._text + certain, searched_from):
+            return True
+        if certain == fresh:
+            self._text += fresh
+            self._context, self._read = self._read, len(self._ids)
+        return False
 
     def finish(self) -> str:
         """The whole text, with whatever half character was left at the end."""
@@ -47,10 +50,11 @@ class Detokenizer:
             self._read = len(self._ids)
         return self._text
 
-    def _cut_at_stop(self, searched_from: int) -> bool:
-        found = [place for text in self._stop if (place := self._text.find(text, searched_from)) >= 0]
+    def _cut_at_stop(self, text: str, searched_from: int) -> bool:
+        found = [place for stop in self._stop if (place := text.find(stop, searched_from)) >= 0]
         if found:
-            self._text = self._text[: min(found)]
+            self._text = text[: min(found)]
+            self._read = len(self._ids)
         return bool(found)
 
     def _decode(self, ids: list[int]) -> str:

@@ -1,7 +1,7 @@
 """The engine: a bounded queue and the one thread that runs the model.
 
-Each submitted request ends in exactly one way: its future gets a `Completion` or an error. Nothing else touches the
-model while the engine runs.
+Each submitted request ends in exactly one way: its future gets a `Completion` or an error, from whoever took it out of
+the queue or out of `_running`, under the lock. Nothing else touches the model while the engine runs.
 """
 
 import logging
@@ -11,12 +11,16 @@ from concurrent.futures import Future
 from dataclasses import dataclass, field
 from threading import Condition, Thread
 
-from anysize.engine.generation import generate
+from anysize.engine.generation import generate, unanswered
 from anysize.engine.request import Completion, GenerationRequest
 from anysize.errors import EngineError, OverloadedError
 from anysize.family.family import Family
 
 logger = logging.getLogger(__name__)
+
+_MAX_RETRY_AFTER_S = 600
+# A thread that is cut off inside a step can bring the whole process down at exit.
+_LAST_STEP_S = 5.0
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -24,6 +28,11 @@ class _Ticket:
     request: GenerationRequest
     future: "Future[Completion]"
     arrived_s: float = field(default_factory=time.monotonic)
+
+    @property
+    def gone(self) -> bool:
+        """Whether nobody waits for the answer any more."""
+        return self.request.cancelled.is_set() or self.future.cancelled()
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,23 +93,31 @@ class Engine:
         with self._changed:
             if self._draining:
                 raise EngineError("the service is stopping and takes no new requests")
-            if len(self._waiting) >= self._max_queued_requests:
-                wait_s = max(1, round(self._last_duration_s * len(self._waiting)))
-                raise OverloadedError(f"{len(self._waiting)} requests are waiting, as many as may", min(wait_s, 600))
-            self._waiting.append(ticket)
-            self._changed.notify()
+            # Looked through only when full: those who left must not keep others out.
+            left = self._take_cancelled() if len(self._waiting) >= self._max_queued_requests else []
+            waiting = len(self._waiting)
+            has_room = waiting < self._max_queued_requests
+            if has_room:
+                self._waiting.append(ticket)
+                self._changed.notify()
+        for one in left:
+            one.future.set_result(unanswered(one.arrived_s))
+        if not has_room:
+            wait_s = max(1, round(self._last_duration_s * waiting))
+            raise OverloadedError(f"{waiting} requests are waiting, as many as may", min(wait_s, _MAX_RETRY_AFTER_S))
         return ticket.future
 
     def state(self) -> EngineState:
         """A glance at the engine; never waits for the model."""
-        running = self._running
-        return EngineState(
-            waiting=len(self._waiting),
-            running=int(running is not None),
-            alive=self._thread.is_alive(),
-            step_age_s=time.monotonic() - self._last_step_s if running is not None else 0.0,
-            draining=self._draining,
-        )
+        with self._changed:
+            is_running = self._running is not None
+            return EngineState(
+                waiting=len(self._waiting),
+                running=int(is_running),
+                alive=self._thread.is_alive(),
+                step_age_s=time.monotonic() - self._last_step_s if is_running else 0.0,
+                draining=self._draining,
+            )
 
     def drain(self) -> None:
         """Refuse new requests from now on; those already here are still answered."""
@@ -109,42 +126,61 @@ class Engine:
             self._changed.notify()
 
     def stop(self, *, within_s: float) -> None:
-        """Drain, wait for what is left, then end every remaining request with an error.
+        """Drain, wait for what is left, then end every remaining request with an error. Safe to call again.
 
         Args:
-            within_s: how long to wait.
+            within_s: how long to wait before the error; the model's last step may take a little longer to return.
         """
         self.drain()
         self._thread.join(timeout=within_s)
         with self._changed:
-            left = [*self._waiting]
+            left = [ticket for ticket in self._waiting if ticket.future.set_running_or_notify_cancel()]
             self._waiting.clear()
             if self._running is not None:
                 left.append(self._running)
-        for ticket in left:
-            ticket.request.cancelled.set()
-            _fail(ticket, EngineError("the service stopped before this request was answered"))
-        self._thread.join(timeout=within_s)
+                self._running = None
+        if left:
+            for ticket in left:
+                ticket.request.cancelled.set()
+                ticket.future.set_exception(EngineError("the service stopped before this request was answered"))
+            self._thread.join(timeout=_LAST_STEP_S)
 
     def _work(self) -> None:
         while (ticket := self._next()) is not None:
-            try:
-                self._answer(ticket)
-            finally:
+            outcome = self._answer(ticket)
+            with self._changed:
+                if self._running is not ticket:
+                    continue  # `stop` took it and has ended it
                 self._running = None
+            if isinstance(outcome, EngineError):
+                ticket.future.set_exception(outcome)
+            else:
+                ticket.future.set_result(outcome)
 
     def _next(self) -> _Ticket | None:
         with self._changed:
-            self._changed.wait_for(lambda: self._waiting or self._draining)
-            if not self._waiting:
-                return None
-            ticket = self._waiting.popleft()
-            self._beat()
-            self._running = ticket
-            return ticket
+            while True:
+                self._changed.wait_for(lambda: self._waiting or self._draining)
+                if not self._waiting:
+                    return None
+                ticket = self._waiting.popleft()
+                # From here on the future cannot be cancelled any more, so ending it cannot fail.
+                if ticket.future.set_running_or_notify_cancel():
+                    self._beat()
+                    self._running = ticket
+                    return ticket
 
-    def _answer(self, ticket: _Ticket) -> None:
+    def _take_cancelled(self) -> list[_Ticket]:
+        """Take those whose client left out of the queue; returns the ones whose future still has to end."""
+        left = [ticket for ticket in self._waiting if ticket.gone]
+        for ticket in left:
+            self._waiting.remove(ticket)
+        return [ticket for ticket in left if ticket.future.set_running_or_notify_cancel()]
+
+    def _answer(self, ticket: _Ticket) -> Completion | EngineError:
         started_s = time.monotonic()
+        if ticket.request.cancelled.is_set():
+            return unanswered(ticket.arrived_s)
         try:
             completion = generate(
                 self._family,
@@ -155,16 +191,9 @@ class Engine:
             )
         except Exception as error:  # whatever one request does to the model must not end the thread
             logger.exception("request %s failed", ticket.request.id)
-            _fail(ticket, EngineError(f"the model failed on this request: {type(error).__name__}"))
-        else:
-            self._last_duration_s = time.monotonic() - started_s
-            if not ticket.future.done():
-                ticket.future.set_result(completion)
+            return EngineError(f"the model failed on this request: {type(error).__name__}")
+        self._last_duration_s = time.monotonic() - started_s
+        return completion
 
     def _beat(self) -> None:
         self._last_step_s = time.monotonic()
-
-
-def _fail(ticket: _Ticket, error: EngineError) -> None:
-    if not ticket.future.done():
-        ticket.future.set_exception(error)

@@ -68,6 +68,13 @@ def generate(
     )
 
 
+def unanswered(arrived_s: float) -> Completion:
+    """What comes of a request that was cancelled before its turn came."""
+    waited_ms = 1e3 * (time.monotonic() - arrived_s)
+    timing = Timing(queue_ms=waited_ms, ttft_ms=waited_ms, tpot_ms=None, total_ms=waited_ms)
+    return Completion(text="", token_ids=[], finish_reason="cancelled", timing=timing)
+
+
 def end_tokens(family: Family) -> frozenset[int]:
     """The token ids that end an answer."""
     generation = family.bank.teacher.generation_config

@@ -5,6 +5,9 @@ from torch import Tensor
 
 from anysize.engine.request import Sampling
 
+# Anything smaller picks the likeliest token just as surely, but is 0 in float32, and 0 / 0 is no probability.
+_MIN_TEMPERATURE = 1e-30
+
 
 class Sampler:
     """Picks tokens for one request.
@@ -32,7 +35,7 @@ class Sampler:
     def _probabilities(self, logits_V: Tensor) -> Tensor:
         sampling = self._sampling
         # Subtracting the maximum first keeps a tiny temperature from overflowing.
-        logits_V = (logits_V - logits_V.max()) / sampling.temperature
+        logits_V = (logits_V - logits_V.max()) / max(sampling.temperature, _MIN_TEMPERATURE)
         if 0 < sampling.top_k < logits_V.numel():
             lowest = logits_V.topk(sampling.top_k).values[-1]
             logits_V = logits_V.masked_fill(logits_V < lowest, -torch.inf)
@@ -40,5 +43,7 @@ class Sampler:
         if sampling.top_p < 1:
             descending_V, order_V = probabilities_V.sort(descending=True, stable=True)
             before_V = descending_V.cumsum(dim=-1) - descending_V
-            probabilities_V[order_V[before_V >= sampling.top_p]] = 0
+            is_dropped_V = before_V >= sampling.top_p
+            is_dropped_V[0] = False  # whatever top_p rounds to, one token stays
+            probabilities_V[order_V[is_dropped_V]] = 0
         return probabilities_V
