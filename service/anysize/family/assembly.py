@@ -6,9 +6,8 @@ in any number of threads; the tensors stay where they are.
 """
 
 import copy
-from collections import OrderedDict
 from collections.abc import Mapping, Sequence
-from typing import Any, TypeVar
+from typing import TypeVar
 
 from torch import nn
 from transformers import PreTrainedConfig, PreTrainedModel
@@ -19,7 +18,9 @@ from anysize.family.blocks import BlockMap
 from anysize.family.variant import LayerRef, Variant
 
 M = TypeVar("M", bound=nn.Module)
-_CONTAINERS = frozenset({dict, OrderedDict, set})
+_CONTAINERS = tuple(
+    (name, type(held)) for name, held in nn.Module().__dict__.items() if isinstance(held, dict | set)
+)
 
 
 def assemble(bank: Bank, variant: Variant) -> PreTrainedModel:
@@ -30,7 +31,7 @@ def assemble(bank: Bank, variant: Variant) -> PreTrainedModel:
         variant: which positions are patched.
 
     Returns:
-        A transformers causal LM of the bank's architecture in eval mode. It holds no weight bytes of its own; it must
+        A transformers causal LM of the bank's architecture, in eval mode as the bank is. It holds no weight bytes of its own; it must
         not be moved (`.to`) or written to.
     """
     stack = variant.stack(bank.blocks)
@@ -89,7 +90,7 @@ def restack(
     model._modules[architecture.head] = view(head, config)
     model.generation_config = copy.copy(source.generation_config)
     model.all_tied_weights_keys = source._tied_weights_keys if config.tie_word_embeddings else {}
-    return model.eval()
+    return model
 
 
 def kept_layers(
@@ -129,20 +130,18 @@ def view(module: nn.Module, config: PreTrainedConfig | None = None) -> nn.Module
 
 
 def _without_children(module: M, config: PreTrainedConfig | None) -> M:
-    # nn.Module keeps parameters, buffers and hooks in dicts of its own; sharing one of those would let a view write
-    # to the module it was made from.
-    state = {key: _copied(value) if type(value) in _CONTAINERS else value for key, value in module.__dict__.items()}
+    # nn.Module keeps parameters, buffers and hooks in containers of its own; sharing one of those would let a view
+    # write to the module it was made from. Most are empty, and making one is ten times as fast as copying one.
+    state = module.__dict__.copy()
+    for name, kind in _CONTAINERS:
+        held = state[name]
+        state[name] = held.copy() if held else kind()
     state["_modules"] = {}
     if config is not None and "config" in state:
         state["config"] = config
     seen = module.__class__.__new__(module.__class__)
     seen.__dict__.update(state)
     return seen
-
-
-def _copied(container: Any) -> Any:
-    # Most are empty, and copying an empty OrderedDict takes ten times as long as making one.
-    return container.copy() if container else type(container)()
 
 
 def _config_of(bank: Bank, variant: Variant, stack: Sequence[LayerRef]) -> PreTrainedConfig:
