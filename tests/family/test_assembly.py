@@ -7,6 +7,8 @@ from functools import cache
 
 import pytest
 import torch
+from fakes import ARCHITECTURES, Kind, tiny_bank, untrained_student
+from references import all_variants, reference_model, snapshot, some_tokens
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
@@ -14,8 +16,6 @@ from anysize.family import assembly
 from anysize.family.assembly import assemble
 from anysize.family.bank import Bank
 from anysize.family.variant import Owner, Variant
-from fakes import ARCHITECTURES, Kind, tiny_bank, untrained_student
-from references import all_variants, reference_model, snapshot, some_tokens
 
 KEPT = (0, 2, 3, 5)
 POSITIONS = len(KEPT)

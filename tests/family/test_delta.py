@@ -4,6 +4,8 @@ from functools import cache
 
 import pytest
 import torch
+from fakes import ARCHITECTURES, RANK, Kind, byte_tokenizer, tiny_bank, tiny_config, tiny_model, untrained_student
+from references import all_variants, some_tokens
 from torch import nn
 from transformers import AutoModelForCausalLM, GPTNeoXConfig, LlamaConfig, PreTrainedConfig, Qwen3Config
 from transformers.pytorch_utils import Conv1D
@@ -17,8 +19,6 @@ from anysize.family.export import export_variant
 from anysize.family.footprint import footprint_of
 from anysize.family.pretrained import expected_shapes, file_shapes
 from anysize.family.variant import Variant
-from fakes import ARCHITECTURES, RANK, Kind, byte_tokenizer, tiny_bank, tiny_config, tiny_model, untrained_student
-from references import all_variants, some_tokens
 
 every_architecture = pytest.mark.parametrize("architecture", ARCHITECTURES)
 

@@ -18,9 +18,7 @@ from anysize.family.blocks import BlockMap
 from anysize.family.variant import LayerRef, Variant
 
 M = TypeVar("M", bound=nn.Module)
-_CONTAINERS = tuple(
-    (name, type(held)) for name, held in nn.Module().__dict__.items() if isinstance(held, dict | set)
-)
+_CONTAINERS = tuple((name, type(held)) for name, held in nn.Module().__dict__.items() if isinstance(held, dict | set))
 
 
 def assemble(bank: Bank, variant: Variant) -> PreTrainedModel:

@@ -5,7 +5,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from anysize.errors import AnysizeError, ArtifactError
+from anysize.errors import AnysizeError, ArtifactError, VariantError
 from anysize.family.blocks import BlockMap
 from anysize.family.order import OrderName, positions_in_order
 from anysize.family.pretrained import read_json
@@ -174,8 +174,11 @@ def read_manifest(folder: Path) -> Manifest:
     try:
         positions = manifest.block_map().student_layers
         positions_in_order(manifest.patch_order, positions)
-        for text in (*(manifest.ladder or ()), *(measured.variant for measured in manifest.measurements)):
-            Variant.parse(text, positions)
+        ladder = [Variant.parse(text, positions) for text in manifest.ladder or ()]
+        if len(set(ladder)) < len(ladder):
+            raise VariantError("the ladder names a size twice")
+        for measured in manifest.measurements:
+            Variant.parse(measured.variant, positions)
     except AnysizeError as error:
         raise ArtifactError(path, str(error)) from error
     for name in manifest.files:
