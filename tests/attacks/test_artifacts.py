@@ -581,8 +581,7 @@ _AUDITED = """
     import json, sys
     from pathlib import Path
     import torch
-    from anysize.cli import app
-from anysize.errors import ArtifactError
+    from anysize.errors import ArtifactError
     from anysize.family.family import Family
 
     def load(folder):
@@ -606,8 +605,8 @@ from anysize.errors import ArtifactError
     def watch(event, arguments):
         if event == "open" and isinstance(arguments[0], str):
             full = str(Path(arguments[0]).absolute())
-            ours = full.startswith(tuple(folders))
-            if not full.startswith(tuple(allowed)) or (ours and not full.endswith((".json", ".safetensors", ".jinja", ".md"))):
+            plain = full.endswith((".json", ".safetensors", ".jinja", ".md"))
+            if not full.startswith(tuple(allowed)) or (full.startswith(tuple(folders)) and not plain):
                 seen.append(full)
         elif event in forbidden:
             seen.append(event)
