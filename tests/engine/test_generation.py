@@ -5,11 +5,11 @@ from functools import cache
 
 import pytest
 import torch
+from fakes import ARCHITECTURES, WatchedFamily, tiny_bank
 
 from anysize.engine.generation import end_tokens, generate
 from anysize.engine.request import Completion, GenerationRequest, Sampling
 from anysize.family.family import Family, Size
-from fakes import ARCHITECTURES, WatchedFamily, tiny_bank
 
 PROMPTS = ("a", "The sea is", "日本 \x00 zz", "long " * 20)
 

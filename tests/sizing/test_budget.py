@@ -4,13 +4,13 @@ import math
 from functools import cache
 
 import pytest
+from fakes import byte_tokenizer, tiny_bank
 from hypothesis import given
 from hypothesis import strategies as st
 
 from anysize.errors import BudgetError, VariantError
 from anysize.family.family import Family, Size
 from anysize.sizing.budget import Budget, choose, find_size
-from fakes import byte_tokenizer, tiny_bank
 
 
 @cache
@@ -112,7 +112,9 @@ def test_a_fraction_below_the_smallest_size_names_that_size():
         find_size(family(), "0.01")
 
 
-@pytest.mark.parametrize("text", ["", " ", "big", "p", "p0", "p6", "p3-2", "p1..2", "p²", "0.7x", "teacher ", "p" * 5000])
+@pytest.mark.parametrize(
+    "text", ["", " ", "big", "p", "p0", "p6", "p3-2", "p1..2", "p²", "0.7x", "teacher ", "p" * 5000]
+)
 def test_a_text_that_is_no_size_is_refused_in_a_short_message(text: str):
     with pytest.raises(VariantError) as refusal:
         find_size(family(), text)

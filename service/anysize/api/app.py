@@ -11,6 +11,7 @@ from anysize.api import generate, health, metrics, variants
 from anysize.api.body_limit import BodyLimit
 from anysize.api.errors import install_error_handlers
 from anysize.api.metrics import Metrics
+from anysize.api.prompt import PromptEncoder
 from anysize.api.state import ServiceState
 from anysize.engine.engine import Engine
 from anysize.family.family import Family
@@ -42,8 +43,10 @@ def create_app(settings: Settings, family: Family) -> FastAPI:
         summary="Every size of a language model from one set of weights.",
         version=__version__,
         lifespan=life,
+        redirect_slashes=False,
     )
-    app.state.service = ServiceState(settings, family, engine, Metrics(family.ladder, engine))
+    encoder = PromptEncoder(family, max_chars=settings.max_prompt_chars, max_tokens=settings.max_tokens)
+    app.state.service = ServiceState(settings, family, engine, Metrics(family.ladder, engine), encoder)
     app.add_middleware(BodyLimit, max_bytes=settings.max_body_bytes)
     install_error_handlers(app)
     for module in (generate, variants, health, metrics):

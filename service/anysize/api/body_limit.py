@@ -1,16 +1,20 @@
 """A limit on request bodies that holds while they arrive, whatever their headers say."""
 
+import asyncio
+from contextlib import suppress
+
+from starlette.datastructures import Headers
+from starlette.exceptions import HTTPException
+from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from anysize.api.errors import error_response
 
-
-class BodyTooLargeError(Exception):
-    """More bytes came than a body may have."""
+_LINGER_S = 2.0
 
 
 class BodyLimit:
-    """ASGI middleware that answers 413 once a body is larger than `max_bytes`.
+    """ASGI middleware that answers 413 once a body is larger than `max_bytes`, and 415 to a compressed one.
 
     Args:
         app: the app behind it.
@@ -26,34 +30,46 @@ class BodyLimit:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        declared = dict(scope["headers"]).get(b"content-length", b"0")
+        headers = Headers(scope=scope)
+        too_large = f"the body is larger than the {self._max_bytes} bytes that this service allows"
+        encoding = headers.get("content-encoding", "identity")
+        if encoding.strip().lower() != "identity":
+            message = "compressed bodies are not read; send the JSON as it is, without Content-Encoding"
+            await _refuse(error_response(415, "unsupported_encoding", message), receive, send)
+            return
+        declared = headers.get("content-length", "0")
         if declared.isdigit() and int(declared) > self._max_bytes:
-            await self._refuse(scope, receive, send)
+            await _refuse(error_response(413, "body_too_large", too_large), receive, send)
             return
         seen = 0
-        started = False
 
         async def counted() -> Message:
             nonlocal seen
             message = await receive()
             seen += len(message.get("body", b""))
             if seen > self._max_bytes:
-                raise BodyTooLargeError
+                await _drain(receive)
+                # An HTTPException passes through FastAPI's own reading of the body, any other becomes a 400.
+                raise HTTPException(413, too_large, headers={"Connection": "close"})
             return message
 
-        async def noted(message: Message) -> None:
-            nonlocal started
-            started = True
-            await send(message)
+        await self._app(scope, counted, send)
 
-        try:
-            await self._app(scope, counted, noted)
-        except BodyTooLargeError:
-            if started:
-                raise
-            await self._refuse(scope, receive, send)
 
-    async def _refuse(self, scope: Scope, receive: Receive, send: Send) -> None:
-        message = f"the body is larger than the {self._max_bytes} bytes that this service allows"
-        response = error_response(413, "body_too_large", message, headers={"Connection": "close"})
-        await response(scope, receive, send)
+async def _refuse(response: Response, receive: Receive, send: Send) -> None:
+    response.headers["Connection"] = "close"
+    await send({"type": "http.response.start", "status": response.status_code, "headers": response.raw_headers})
+    await send({"type": "http.response.body", "body": response.body, "more_body": True})
+    await _drain(receive)
+    await send({"type": "http.response.body", "body": b"", "more_body": False})
+
+
+async def _drain(receive: Receive) -> None:
+    """Throw away what is still coming, for a moment.
+
+    Closing a connection with unread bytes resets it, and many a client would lose the answer.
+    """
+    with suppress(TimeoutError):
+        async with asyncio.timeout(_LINGER_S):
+            while (await receive()).get("more_body", False):
+                pass

@@ -19,6 +19,11 @@ from anysize.errors import (
 
 logger = logging.getLogger(__name__)
 
+_MAX_FIELD = 200
+# Parts of a pydantic location that a client never wrote.
+_NO_FIELDS = frozenset({"body", "constrained-str", "list[constrained-str]"})
+_HTTP_KINDS = {404: "not_found", 405: "method_not_allowed", 413: "body_too_large"}
+
 STATUS: dict[type[AnysizeError], tuple[int, str]] = {
     BudgetError: (422, "budget_too_small"),
     VariantError: (422, "unknown_variant"),
@@ -40,7 +45,10 @@ def error_response(
     status: int, kind: str, message: str, *, field: str | None = None, headers: dict[str, str] | None = None
 ) -> JSONResponse:
     """An error as JSON."""
-    body = ErrorOut(error=ErrorDetail(type=kind, message=message, field=field))
+    # A message may quote a request, and JSON can hold halves of characters that UTF-8 cannot.
+    body = ErrorOut(
+        error=ErrorDetail(type=kind, message=_sendable(message), field=field and _sendable(field)[:_MAX_FIELD])
+    )
     return JSONResponse(body.model_dump(exclude_none=True), status_code=status, headers=headers)
 
 
@@ -52,8 +60,10 @@ async def _known(_request: Request, error: Exception) -> JSONResponse:
 
 async def _invalid(_request: Request, error: Exception) -> JSONResponse:
     assert isinstance(error, RequestValidationError)
-    first = error.errors()[0]
-    where = [str(part) for part in first["loc"] if part != "body"]
+    # A field of several types has an error for each; the deepest is of the type that was meant.
+    field = error.errors()[0]["loc"][:2]
+    first = max((one for one in error.errors() if one["loc"][:2] == field), key=lambda one: len(one["loc"]))
+    where = [str(part) for part in first["loc"] if part not in _NO_FIELDS]
     if first["type"] == "json_invalid":
         return error_response(422, "invalid_json", f"the body is no JSON: {first['ctx']['error']}")
     message = first["msg"].removeprefix("Value error, ")
@@ -64,9 +74,16 @@ async def _invalid(_request: Request, error: Exception) -> JSONResponse:
 
 async def _http(_request: Request, error: Exception) -> JSONResponse:
     assert isinstance(error, HTTPException)
-    return error_response(error.status_code, "http_error", str(error.detail), headers=dict(error.headers or {}))
+    if isinstance(error.__cause__, ValueError | RecursionError):  # FastAPI's answer to what `json.loads` raises
+        return error_response(422, "invalid_json", "the body is no JSON: it is no UTF-8, nested too deeply or the like")
+    kind = _HTTP_KINDS.get(error.status_code, "http_error")
+    return error_response(error.status_code, kind, str(error.detail), headers=dict(error.headers or {}))
 
 
 async def _unexpected(request: Request, error: Exception) -> JSONResponse:
     logger.error("%s %s failed", request.method, request.url.path, exc_info=error)
     return error_response(500, "internal", "an unexpected error; the service log has the details")
+
+
+def _sendable(text: str) -> str:
+    return text.encode(errors="replace").decode()

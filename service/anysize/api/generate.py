@@ -8,7 +8,6 @@ from contextlib import asynccontextmanager
 from fastapi import APIRouter, Request
 from starlette.concurrency import run_in_threadpool
 
-from anysize.api.prompt import prompt_ids
 from anysize.api.schemas import ErrorOut, GenerateIn, GenerateOut
 from anysize.api.state import Service, ServiceState
 from anysize.engine.request import GenerationRequest
@@ -34,13 +33,7 @@ async def generate(body: GenerateIn, http: Request, service: Service) -> Generat
         request = GenerationRequest(
             id=f"gen-{uuid.uuid4().hex}",
             # Tokenizing a long prompt takes long enough to hold up everybody else's event loop.
-            prompt_ids=await run_in_threadpool(
-                prompt_ids,
-                body,
-                service.family,
-                max_chars=service.settings.max_prompt_chars,
-                max_tokens=service.settings.max_tokens,
-            ),
+            prompt_ids=await run_in_threadpool(service.encoder.encode, body),
             size=_size(body, service),
             sampling=body.sampling(),
         )

@@ -54,12 +54,14 @@ class Metrics:
         running.set_function(lambda: engine.state().running)
 
     def finished(self, request: GenerationRequest, completion: Completion) -> None:
-        """Count a request that got its answer."""
+        """Count a request that got its answer, or whose client left first."""
         variant = request.size.id if request.size.id in self._known else _OTHER
         timing = completion.timing
         self._finished.labels(variant, completion.finish_reason).inc()
         self._prompt_tokens.inc(len(request.prompt_ids))
         self._generation_tokens.labels(variant).inc(len(completion.token_ids))
+        if completion.finish_reason == "cancelled":
+            return  # how long a client stayed says nothing of how long an answer takes
         self._queue_s.labels(variant).observe(timing.queue_ms / 1e3)
         self._ttft_s.labels(variant).observe(timing.ttft_ms / 1e3)
         self._total_s.labels(variant).observe(timing.total_ms / 1e3)

@@ -11,6 +11,8 @@ from anysize.sizing.budget import Budget
 _MAX_INT = (1 << 63) - 1
 _MAX_CHARS = 10_000_000
 
+_Stop = Annotated[str, Field(min_length=1, max_length=256)]
+
 
 class _Body(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
@@ -19,9 +21,11 @@ class _Body(BaseModel):
 class BudgetIn(_Body):
     """Upper bounds on the size that answers; the largest served size inside all of them is taken."""
 
-    parameters: int | None = Field(None, ge=1, le=_MAX_INT, description="inference parameters")
-    fraction: float | None = Field(None, gt=0, le=1, description="share of the teacher's inference parameters")
-    memory_bytes: int | None = Field(None, ge=1, le=_MAX_INT, description="bytes of the size's distinct tensors")
+    parameters: int | None = Field(default=None, ge=1, le=_MAX_INT, description="inference parameters")
+    fraction: float | None = Field(default=None, gt=0, le=1, description="share of the teacher's inference parameters")
+    memory_bytes: int | None = Field(
+        default=None, ge=1, le=_MAX_INT, description="bytes of the size's distinct tensors"
+    )
 
     def parsed(self) -> Budget:
         """The budget as the sizing floor knows it."""
@@ -38,16 +42,16 @@ class Message(_Body):
 class GenerateIn(_Body):
     """A prompt or messages, what the answer may cost, and how tokens are picked."""
 
-    prompt: str | None = Field(None, min_length=1, max_length=_MAX_CHARS)
-    messages: list[Message] | None = Field(None, min_length=1, max_length=1000)
+    prompt: str | None = Field(default=None, min_length=1, max_length=_MAX_CHARS)
+    messages: list[Message] | None = Field(default=None, min_length=1, max_length=1000)
     budget: BudgetIn | None = None
-    variant: str | None = Field(None, max_length=1024, description="id of the variant that must answer")
-    max_tokens: int = Field(128, ge=1, le=1_000_000)
-    temperature: float = Field(0.0, ge=0, le=100, description="0 takes the likeliest token")
-    top_p: float = Field(1.0, gt=0, le=1)
-    top_k: int = Field(0, ge=0, le=1_000_000, description="0 keeps all")
-    seed: int | None = Field(None, ge=0, le=_MAX_INT)
-    stop: str | list[Annotated[str, Field(min_length=1, max_length=256)]] | None = Field(None, max_length=256)
+    variant: str | None = Field(default=None, max_length=1024, description="id of the variant that must answer")
+    max_tokens: int = Field(default=128, ge=1, le=1_000_000)
+    temperature: float = Field(default=0.0, ge=0, le=100, description="0 takes the likeliest token")
+    top_p: float = Field(default=1.0, gt=0, le=1)
+    top_k: int = Field(default=0, ge=0, le=1_000_000, description="0 keeps all")
+    seed: int | None = Field(default=None, ge=0, le=_MAX_INT)
+    stop: _Stop | Annotated[list[_Stop], Field(max_length=16)] | None = None
 
     model_config = ConfigDict(
         json_schema_extra={
@@ -61,10 +65,6 @@ class GenerateIn(_Body):
             raise ValueError("give either prompt or messages")
         if self.budget is not None and self.variant is not None:
             raise ValueError("give either budget or variant, not both")
-        if isinstance(self.stop, list) and len(self.stop) > 16:
-            raise ValueError("stop takes at most 16 texts")
-        if self.stop == "":
-            raise ValueError("stop must not be empty")
         return self
 
     def sampling(self) -> Sampling:
@@ -107,7 +107,7 @@ class VariantOut(BaseModel):
         return cls(
             id=size.id,
             parameters=footprint.parameters,
-            fraction=round(size.fraction, 6),
+            fraction=size.fraction,
             distinct_parameters=footprint.distinct_parameters,
             layers=size.layers,
             bytes=footprint.bytes,
@@ -176,7 +176,7 @@ class GenerateOut(BaseModel):
             variant=ChosenVariant(
                 id=size.id,
                 parameters=size.footprint.parameters,
-                fraction=round(size.fraction, 6),
+                fraction=size.fraction,
                 layers=size.layers,
                 patched=list(size.variant.patched),
             ),

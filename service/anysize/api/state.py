@@ -6,6 +6,7 @@ from typing import Annotated, cast
 from fastapi import Depends, Request
 
 from anysize.api.metrics import Metrics
+from anysize.api.prompt import PromptEncoder
 from anysize.engine.engine import Engine
 from anysize.family.family import Family
 from anysize.settings import Settings
@@ -19,6 +20,7 @@ class ServiceState:
     family: Family
     engine: Engine
     metrics: Metrics
+    encoder: PromptEncoder
 
 
 def _state(request: Request) -> ServiceState:

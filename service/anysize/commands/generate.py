@@ -3,10 +3,13 @@
 import time
 import uuid
 
-from anysize.api.prompt import prompt_ids
-from anysize.api.schemas import GenerateIn, GenerateOut, Message
+from pydantic import ValidationError
+
+from anysize.api.prompt import PromptEncoder
+from anysize.api.schemas import GenerateIn, GenerateOut
 from anysize.engine.generation import generate
 from anysize.engine.request import GenerationRequest
+from anysize.errors import RequestError
 from anysize.family.family import Family
 from anysize.settings import Settings
 from anysize.sizing.budget import find_size
@@ -26,13 +29,19 @@ def generate_once(
     """Answer one prompt.
 
     Raises:
-        RequestError: the prompt does not fit the family's limits.
+        RequestError: an option is out of range, or the prompt does not fit the family's limits.
     """
-    text = {"messages": [Message(role="user", content=prompt)]} if chat else {"prompt": prompt}
-    body = GenerateIn(**text, max_tokens=max_tokens, temperature=temperature, seed=seed)
+    text = {"messages": [{"role": "user", "content": prompt}]} if chat else {"prompt": prompt}
+    numbers = {"max_tokens": max_tokens, "temperature": temperature, "seed": seed}
+    try:
+        body = GenerateIn.model_validate({**text, **numbers})
+    except ValidationError as error:
+        first = error.errors()[0]
+        raise RequestError(f"{'.'.join(map(str, first['loc']))}: {first['msg']}") from error
+    encoder = PromptEncoder(family, max_chars=settings.max_prompt_chars, max_tokens=settings.max_tokens)
     request = GenerationRequest(
         id=f"gen-{uuid.uuid4().hex}",
-        prompt_ids=prompt_ids(body, family, max_chars=settings.max_prompt_chars, max_tokens=settings.max_tokens),
+        prompt_ids=encoder.encode(body),
         size=find_size(family, size),
         sampling=body.sampling(),
     )

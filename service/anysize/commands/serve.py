@@ -1,12 +1,20 @@
 """From settings to a running server."""
 
+import asyncio
 import logging
+import signal
+import socket
+import sys
 from collections.abc import Callable
+from types import FrameType
+from typing import NoReturn
 
 import torch
 import uvicorn
 
 from anysize.api.app import create_app
+from anysize.engine.engine import Engine
+from anysize.errors import SettingsError
 from anysize.family.family import Family
 from anysize.settings import Settings
 
@@ -32,22 +40,66 @@ def run_server(settings: Settings, *, say: Callable[[str], None]) -> None:
     Args:
         settings: of the service.
         say: told in one line what is being done.
+
+    Raises:
+        SettingsError: the address cannot be listened on.
     """
-    say("checking and loading the weights")
-    family = load_family(settings)
-    smallest, largest = family.ladder[0], family.ladder[-1]
-    say(
-        f"{family.name}: {len(family.ladder)} sizes from {smallest.footprint.parameters / 1e6:.1f} M to "
-        f"{largest.footprint.parameters / 1e6:.1f} M parameters on {settings.torch_device()}"
-    )
-    say(f"serving on http://{settings.host}:{settings.port} (GET /variants lists the sizes, /docs describes the API)")
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
-    uvicorn.run(
-        create_app(settings, family),
-        host=settings.host,
-        port=settings.port,
-        log_level="warning",
-        # The engine drains itself when the app stops; this bounds connections that are still open by then.
-        timeout_graceful_shutdown=int(settings.drain_s) + 1,
-        server_header=False,
-    )
+    # uvicorn hands a signal on once it has stopped; being asked to stop is no failure.
+    signal.signal(signal.SIGTERM, _exit)
+    signal.signal(signal.SIGINT, _exit)
+    # Before the weights, which take far longer to load than a taken port takes to find.
+    with _listener(settings.host, settings.port) as listener:
+        say("checking and loading the weights")
+        family = load_family(settings)
+        smallest, largest = family.ladder[0], family.ladder[-1]
+        say(
+            f"{family.name}: {len(family.ladder)} sizes from {smallest.footprint.parameters / 1e6:.1f} M to "
+            f"{largest.footprint.parameters / 1e6:.1f} M parameters on {settings.torch_device()}"
+        )
+        host, port = (f"[{settings.host}]" if ":" in settings.host else settings.host), listener.getsockname()[1]
+        say(f"serving on http://{host}:{port} (GET /variants lists the sizes, /docs describes the API)")
+        logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+        app = create_app(settings, family)
+        config = uvicorn.Config(
+            app,
+            log_level="warning",
+            # The engine ends its requests at `drain_s`; this bounds whatever else is still open by then.
+            timeout_graceful_shutdown=int(settings.drain_s) + 1,
+            server_header=False,
+        )
+        _Server(config, app.state.service.engine, settings.drain_s).run(sockets=[listener])
+
+
+class _Server(uvicorn.Server):
+    """Drains the engine while uvicorn waits for open connections, so that late requests get an answer, not a cut."""
+
+    def __init__(self, config: uvicorn.Config, engine: Engine, drain_s: float) -> None:
+        super().__init__(config)
+        self._engine = engine
+        self._drain_s = drain_s
+
+    async def shutdown(self, sockets: "list[socket.socket] | None" = None) -> None:
+        draining = asyncio.create_task(asyncio.to_thread(self._engine.stop, within_s=self._drain_s))
+        await super().shutdown(sockets)
+        await draining
+
+
+def _listener(host: str, port: int) -> socket.socket:
+    try:
+        address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)[0]
+        listener = socket.socket(address[0], address[1])
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            listener.bind(address[4])
+        except OSError:
+            listener.close()
+            raise
+    except OSError as error:
+        raise SettingsError(
+            f"cannot listen on {host} port {port}: {error.strerror}; choose others with --host and --port"
+        ) from error
+    return listener
+
+
+def _exit(_signal: int, _frame: FrameType | None) -> NoReturn:
+    sys.exit(0)

@@ -1,0 +1,21 @@
+"""Services that the tests of the HTTP interface speak to."""
+
+from collections.abc import Iterator
+
+import pytest
+from fakes import long_winded_family
+from serving import RunningService, serving
+
+
+@pytest.fixture(scope="module")
+def shared() -> Iterator[RunningService]:
+    """One service for tests that leave nothing behind."""
+    with serving(long_winded_family()) as service:
+        yield service
+
+
+@pytest.fixture
+def service() -> Iterator[RunningService]:
+    """A service of one's own, with a queue of two, whose answers are as long as asked for."""
+    with serving(long_winded_family(), max_queued_requests=2, max_body_bytes=4096) as service:
+        yield service

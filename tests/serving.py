@@ -1,0 +1,80 @@
+"""The app under a real server, on a free port, for tests that speak HTTP."""
+
+import socket
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import httpx
+import uvicorn
+from fakes import WatchedFamily
+
+from anysize.api.app import create_app
+from anysize.api.state import ServiceState
+from anysize.settings import Settings
+
+# Answers are awaited this long; nothing is asserted by time.
+LIMIT_S = 30
+
+
+@dataclass(frozen=True, slots=True)
+class RunningService:
+    """A service that listens."""
+
+    port: int
+    family: WatchedFamily
+    state: ServiceState
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.port}"
+
+    def client(self) -> httpx.Client:
+        return httpx.Client(base_url=self.url, timeout=LIMIT_S, trust_env=False)
+
+    def generate(self, **body: Any) -> httpx.Response:
+        """One request on a connection of its own."""
+        with self.client() as client:
+            return client.post("/generate", json=body)
+
+    def raw(self) -> socket.socket:
+        """A bare connection, for what no HTTP client would send."""
+        return socket.create_connection(("127.0.0.1", self.port), timeout=LIMIT_S)
+
+
+@contextmanager
+def serving(family: WatchedFamily, **settings: Any) -> Iterator[RunningService]:
+    """Serve a family; stops at the end, whatever still runs."""
+    given = {"max_queued_requests": 8, "prefill_chunk_tokens": 16, "drain_s": 20.0, **settings}
+    app = create_app(Settings(**given), family)
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        config = uvicorn.Config(app, log_level="critical", timeout_graceful_shutdown=20)
+        server = uvicorn.Server(config)
+        thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]}, daemon=True)
+        thread.start()
+        eventually(lambda: server.started)
+        try:
+            yield RunningService(listener.getsockname()[1], family, app.state.service)
+        finally:
+            family.before_step = lambda tokens: None
+            server.should_exit = True
+            thread.join(timeout=LIMIT_S)
+            assert not thread.is_alive()
+
+
+def eventually(condition: Callable[[], bool]) -> None:
+    """Wait until something is true."""
+    limit_s = time.monotonic() + LIMIT_S
+    while not condition():
+        assert time.monotonic() < limit_s, "it never came true"
+        time.sleep(0.002)
+
+
+def http_request(body: bytes, *headers: str, path: str = "/generate", method: str = "POST") -> bytes:
+    """The bytes of one request."""
+    lines = (f"{method} {path} HTTP/1.1", "Host: x", "Content-Type: application/json", *headers)
+    return "\r\n".join(lines).encode() + b"\r\n\r\n" + body
