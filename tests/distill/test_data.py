@@ -80,7 +80,7 @@ def test_bad_text_is_named_with_its_row(content: str, message: str, tmp_path: Pa
 
 
 def test_a_missing_file_and_an_unknown_separator_say_what_to_do(tmp_path: Path) -> None:
-    with pytest.raises(SettingsError, match="--set data.source=FILE"):
+    with pytest.raises(SettingsError, match=r"--set data\.source=FILE"):
         list(read_documents(Data(source=str(tmp_path / "none.jsonl"))))
     data = Data(source=str(jsonl(tmp_path, ["x"])), separator="<|nothing|>")
     with pytest.raises(SettingsError, match="is no token"):

@@ -1,4 +1,4 @@
-"""The command line: `anysize-train distill | evaluate | ladder`."""
+"""The command line: `anysize-train init | distill | evaluate | ladder`."""
 
 import json
 import sys
@@ -47,6 +47,53 @@ def _say(line: str) -> None:
 @app.callback()
 def _main() -> None:
     """Make students, and measure what they are worth."""
+
+
+@app.command()
+def init(
+    teacher: Annotated[str, typer.Argument(help="builtin:smollm2-135m, a checkpoint folder, or a hub model's name.")],
+    text: TextOption,
+    layers: Annotated[int, typer.Option(min=1, help="Student layers, M.")],
+    longest_block: Annotated[int, typer.Option(min=1, help="Most layers that one student layer stands for.")] = 5,
+    first_row: FirstRowOption = 0,
+    max_tokens: Annotated[int, typer.Option(min=64, help="Calibrate on this many tokens.")] = 768,
+    window: Annotated[int, typer.Option(min=16, help="Tokens in one window.")] = 128,
+    as_json: JsonOption = False,
+) -> None:
+    """Choose the kept layers by the pruned teacher's KL divergence, before any training.
+
+    Examples: `anysize-train init builtin:smollm2-135m --layers 11 --text wikipedia.jsonl --first-row 7500`
+    """
+    import torch
+
+    from anysize.family.architectures import architecture_of
+    from anysize.family.pretrained import load_model, load_tokenizer
+    from anysize.settings import resolve_device
+    from anysize_training.distill.selection import KLSelection
+    from anysize_training.distill.teacher import find_teacher
+    from anysize_training.study.texts import read_windows
+
+    with _errors_for_people():
+        _, folder = find_teacher(teacher, _say)
+        device = resolve_device("auto")
+        model = load_model(folder, dtype=torch.float32, device=device)
+        windows = read_windows(text, load_tokenizer(folder), length=window, max_tokens=max_tokens, first_row=first_row)
+        architecture = architecture_of(model.config, str(folder))
+        inputs_NL = windows.tokens_NL[:, :-1].to(device)
+        search = KLSelection(architecture, model, inputs_NL, longest_block=longest_block)
+        path = []
+        for selection in search.greedy(layers):
+            path.append(selection)
+            _say(f"{selection.blocks.student_layers} layers, KL {selection.kl:.3f}: {list(selection.blocks.kept)}")
+        for selection in search.refine(path[-1]):
+            path.append(selection)
+            _say(f"moved one layer, KL {selection.kl:.3f}: {list(selection.blocks.kept)}")
+    if as_json:
+        rows = [{"kept_layers": selection.blocks.kept, "kl": selection.kl} for selection in path]
+        sys.stdout.write(json.dumps({"teacher": teacher, "dataset": windows.name, "path": rows}) + "\n")
+        return
+    best = path[-1]
+    _out.print(f"student.initialise.layers={list(best.blocks.kept)}  # KL {best.kl:.3f}", highlight=False)
 
 
 @app.command()

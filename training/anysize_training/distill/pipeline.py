@@ -1,7 +1,7 @@
 """A distillation from recipe to family folder: teacher, student, data, run, artifact."""
 
 import shlex
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from importlib.metadata import version
 from pathlib import Path
 
@@ -12,28 +12,18 @@ from anysize.family.architectures import architecture_of
 from anysize.family.artifact import write_family
 from anysize.family.bank import Bank
 from anysize.family.family import Family
-from anysize.family.fetch import TEACHER_FINGERPRINT, fetch_builtin_teacher, hub_teacher
 from anysize.family.files import sha256_of
-from anysize.family.manifest import (
-    BuiltinTeacher,
-    DeltaStudent,
-    FolderTeacher,
-    FullStudent,
-    HubTeacher,
-    Manifest,
-    Provenance,
-)
-from anysize.family.pretrained import checkpoint_fingerprint, load_model, load_tokenizer
+from anysize.family.manifest import DeltaStudent, FolderTeacher, FullStudent, Manifest, Provenance
+from anysize.family.pretrained import load_model, load_tokenizer
 from anysize.settings import resolve_device, torch_dtype
 from anysize_training.card import model_card
 from anysize_training.distill.checkpoint import Progress
 from anysize_training.distill.data import load_sequences
 from anysize_training.distill.initialise import initial_bank
 from anysize_training.distill.recipe import Recipe
+from anysize_training.distill.teacher import Say, TeacherSource, find_teacher
 from anysize_training.distill.trainer import Trainer
 
-Say = Callable[[str], None]
-_BUILTIN = "builtin:"
 _PACKAGES = ("anysize", "torch", "transformers")
 
 
@@ -55,7 +45,7 @@ def distill(recipe: Recipe, out: Path, *, resume: bool, command: Sequence[str], 
     """
     _claim(out, resume=resume)
     say(f"loading the teacher {recipe.teacher}")
-    source, folder = _teacher(recipe.teacher, say)
+    source, folder = find_teacher(recipe.teacher, say)
     device = resolve_device(recipe.run.device)
     teacher = load_model(folder, dtype=torch.float32, device=device)
     tokenizer = load_tokenizer(folder)
@@ -95,21 +85,10 @@ def _claim(out: Path, *, resume: bool) -> None:
     out.mkdir(parents=True, exist_ok=True)
 
 
-def _teacher(name: str, say: Say) -> tuple[BuiltinTeacher | FolderTeacher | HubTeacher, Path]:
-    if name.startswith(_BUILTIN):
-        folder = fetch_builtin_teacher(say)
-        return BuiltinTeacher(name=name.removeprefix(_BUILTIN), fingerprint=TEACHER_FINGERPRINT), folder
-    if Path(name).is_dir():
-        return FolderTeacher(fingerprint=checkpoint_fingerprint(Path(name))), Path(name)
-    folder = hub_teacher(name, None, download=True)
-    # The hub's cache keeps each snapshot in a folder named by its commit.
-    return HubTeacher(repo=name, revision=folder.name, fingerprint=checkpoint_fingerprint(folder)), folder
-
-
 def _manifest(
     recipe: Recipe,
     bank: Bank,
-    source: BuiltinTeacher | FolderTeacher | HubTeacher,
+    source: TeacherSource,
     progress: Progress,
     command: Sequence[str],
 ) -> Manifest:

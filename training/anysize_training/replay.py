@@ -1,0 +1,68 @@
+"""Running a model's layers one by one, in any order, on a fixed text: what searches over layers are made of."""
+
+from collections.abc import Iterable
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+from transformers import PreTrainedModel
+
+from anysize.family.architectures import Architecture
+
+
+class Replay:
+    """The layers of one model, called as its own forward pass on this text called them.
+
+    Besides hidden states a layer wants masks and rotary angles. They depend on the text and on the layer's kind of
+    attention alone, so they are recorded once and used again wherever the layer is put.
+
+    Args:
+        architecture: where the model's parts are.
+        model: run once; not changed.
+        inputs_NL: token ids.
+
+    Attributes:
+        embedded_NLD: what the first layer is given.
+    """
+
+    @torch.inference_mode()
+    def __init__(self, architecture: Architecture, model: PreTrainedModel, inputs_NL: Tensor) -> None:
+        self._architecture = architecture
+        self._model = model
+        self._layers = architecture.layers_of(model)
+        self._calls: list[tuple[tuple[Any, ...], dict[str, Any]]] = []
+        embedded: list[Tensor] = []
+
+        def record(_layer: nn.Module, arguments: tuple[Any, ...], keywords: dict[str, Any]) -> None:
+            embedded.append(arguments[0])
+            self._calls.append((arguments[1:], keywords))
+
+        handles = [layer.register_forward_pre_hook(record, with_kwargs=True) for layer in self._layers]
+        try:
+            architecture.backbone_of(model)(input_ids=inputs_NL, use_cache=False)
+        finally:
+            for handle in handles:
+                handle.remove()
+        self.embedded_NLD = embedded[0]
+
+    @torch.inference_mode()
+    def run(self, hidden_NLD: Tensor, layers: Iterable[int]) -> Tensor:
+        """Hidden states behind some layers, one after the other."""
+        for layer in layers:
+            arguments, keywords = self._calls[layer]
+            output = self._layers[layer](hidden_NLD, *arguments, **keywords)
+            hidden_NLD = output[0] if isinstance(output, tuple) else output
+        return hidden_NLD
+
+    @torch.inference_mode()
+    def log_probabilities(self, hidden_NLD: Tensor) -> Tensor:
+        """What final norm and LM head make of hidden states, `[N, L, V]`."""
+        normed = self._architecture.norm_of(self._model)(hidden_NLD)
+        return F.log_softmax(self._architecture.head_of(self._model)(normed).float(), dim=-1)
+
+
+def mean_kl(teacher_NLV: Tensor, ours_NLV: Tensor) -> float:
+    """Mean KL(teacher || ours) of a token in nats, from log probabilities."""
+    total = F.kl_div(ours_NLV, teacher_NLV, reduction="sum", log_target=True)
+    return total.item() / (teacher_NLV.shape[0] * teacher_NLV.shape[1])
