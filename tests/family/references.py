@@ -9,7 +9,6 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from anysize.family.bank import Bank
-from anysize.family.delta import DeltaLinear
 from anysize.family.variant import Variant
 
 _PARTS = {
@@ -33,17 +32,18 @@ def reference_model(bank: Bank, variant: Variant) -> PreTrainedModel:
     """A deep copy of the teacher with deep copies of the student's parts put in where the paper says."""
     backbone_name, layers_name, embedding_names, norm_name, attention_name = _PARTS[bank.teacher.config.model_type]
     model = copy.deepcopy(bank.teacher)
-    teacher, student = copy.deepcopy(bank.teacher), copy.deepcopy(bank.student)
-    parts = {True: getattr(teacher, backbone_name), False: getattr(student, backbone_name)}
-    heads = {True: teacher.lm_head, False: student.lm_head}
+    student = copy.deepcopy(bank.student)
+    parts = {True: dict(getattr(model, backbone_name).named_children())}
+    parts[False] = dict(getattr(student, backbone_name).named_children())
+    heads = {True: model.lm_head, False: student.lm_head}
 
     layers: list[nn.Module] = []
     kinds: list[str] = []
     starts = [*bank.blocks.kept, bank.blocks.teacher_layers]
     for position, patched in enumerate(variant.choice):
         chosen = range(starts[position], starts[position + 1]) if patched else [position]
-        layers += [getattr(parts[patched], layers_name)[layer] for layer in chosen]
-        config = (teacher if patched else student).config
+        layers += [parts[patched][layers_name][layer] for layer in chosen]
+        config = (bank.teacher if patched else bank.student).config
         kinds += [config.layer_types[layer] for layer in chosen] if hasattr(config, "layer_types") else []
     for slot, layer in enumerate(layers):
         getattr(layer, attention_name).layer_idx = slot
@@ -52,8 +52,8 @@ def reference_model(bank: Bank, variant: Variant) -> PreTrainedModel:
     backbone = getattr(model, backbone_name)
     setattr(backbone, layers_name, nn.ModuleList(layers))
     for name in embedding_names:
-        setattr(backbone, name, getattr(parts[first], name))
-    setattr(backbone, norm_name, getattr(parts[last], norm_name))
+        setattr(backbone, name, parts[first][name])
+    setattr(backbone, norm_name, parts[last][norm_name])
     model.lm_head = heads[last]
     model.config.num_hidden_layers = len(layers)
     if kinds:
@@ -79,9 +79,3 @@ def snapshot(bank: Bank) -> str:
             seen.append((name, hooks, own, children, plain, id(vars(module).get("config"))))
         seen += [(name, tensor.sum().item(), tensor.requires_grad) for name, tensor in model.named_parameters()]
     return repr(seen)
-
-
-def plain_parameters(module: nn.Module) -> int:
-    """The parameters of a module once every update is folded into its base."""
-    updates = sum(part.down.numel() + part.up.numel() for part in module.modules() if isinstance(part, DeltaLinear))
-    return sum(parameter.numel() for parameter in module.parameters()) - updates

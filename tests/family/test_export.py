@@ -96,7 +96,8 @@ def test_another_process_loads_the_same_model(
     elsewhere: tuple[dict[str, dict[str, Any]], dict[str, torch.Tensor]],
 ) -> None:
     bank, variant = banks[f"{architecture}-{kind}"], Variant.parse(size, 3)
-    report, logits = (part[f"{architecture}-{kind}-{size}"] for part in elsewhere)
+    name = f"{architecture}-{kind}-{size}"
+    report, logits = elsewhere[0][name], elsewhere[1][name]
     with torch.no_grad():
         ours = assemble(bank, variant)(some_tokens()).logits
     if kind == "full":

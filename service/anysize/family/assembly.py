@@ -29,8 +29,8 @@ def assemble(bank: Bank, variant: Variant) -> PreTrainedModel:
         variant: which positions are patched.
 
     Returns:
-        A transformers causal LM of the bank's architecture, in eval mode as the bank is. It holds no weight bytes of its own; it must
-        not be moved (`.to`) or written to.
+        A transformers causal LM of the bank's architecture, in eval mode as the bank is. It holds no weight bytes of
+        its own; it must not be moved (`.to`) or written to.
     """
     stack = variant.stack(bank.blocks)
     config = _config_of(bank, variant, stack)
