@@ -194,7 +194,10 @@ def bench_build(
     family: FamilyOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Time the assembly of every served size, and count the weight bytes it adds."""
+    """Time the assembly of every served size, and count the weight bytes it adds.
+
+    Examples: `anysize bench build` | `anysize bench build --rounds 100 --json`
+    """
     from anysize.bench.build import bench_build as measure
 
     _bench(measure(_load_for_bench(family), rounds), as_json)
@@ -202,7 +205,10 @@ def bench_build(
 
 @bench_app.command("memory")
 def bench_memory(family: FamilyOption = None, as_json: JsonOption = False) -> None:
-    """Compare the service's resident memory after a request to every size with that after one to the teacher."""
+    """Compare the service's resident memory after a request to every size with that after one to the teacher.
+
+    Examples: `anysize bench memory` | `anysize bench memory --family runs/tiny/family --json`
+    """
     from anysize.bench.memory import bench_memory as measure
 
     with _errors_for_people():

@@ -44,9 +44,6 @@ def run_server(settings: Settings, *, say: Callable[[str], None]) -> None:
     Raises:
         SettingsError: the address cannot be listened on.
     """
-    # uvicorn hands a signal on once it has stopped; being asked to stop is no failure.
-    signal.signal(signal.SIGTERM, _exit)
-    signal.signal(signal.SIGINT, _exit)
     # Before the weights, which take far longer to load than a taken port takes to find.
     with _listener(settings.host, settings.port) as listener:
         say("checking and loading the weights")
@@ -67,6 +64,9 @@ def run_server(settings: Settings, *, say: Callable[[str], None]) -> None:
             timeout_graceful_shutdown=int(settings.drain_s) + 1,
             server_header=False,
         )
+        # uvicorn hands a signal on once it has stopped; being asked to stop is no failure.
+        signal.signal(signal.SIGTERM, _exit)
+        signal.signal(signal.SIGINT, _exit)
         _Server(config, app.state.service.engine, settings.drain_s).run(sockets=[listener])
 
 
