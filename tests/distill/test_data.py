@@ -85,3 +85,15 @@ def test_a_missing_file_and_an_unknown_separator_say_what_to_do(tmp_path: Path) 
     data = Data(source=str(jsonl(tmp_path, ["x"])), separator="<|nothing|>")
     with pytest.raises(SettingsError, match="is no token"):
         load_sequences(data, byte_tokenizer(), limit=1, seed=0)
+
+
+def test_a_source_longer_than_the_shuffle_buffer_is_read_once_and_whole(tmp_path: Path, monkeypatch) -> None:
+    texts = [f"{number:04d}" for number in range(200)]
+    whole = Data(source=str(jsonl(tmp_path, texts)), sequence_length=8)
+    monkeypatch.setattr("anysize_training.distill.data._SHUFFLE_BUFFER", 16)
+    sequences = load_sequences(whole, byte_tokenizer(), limit=1000, seed=1)
+    decoded = byte_tokenizer().decode(sequences.tokens_NL.flatten().tolist()).split(SPECIAL[2])[:-1]
+    assert sorted(decoded) == sorted(set(decoded))
+    assert set(decoded) <= set(texts)
+    assert len(decoded) >= 195
+    assert decoded != sorted(decoded)

@@ -1,6 +1,7 @@
 """Training text: rows of documents in, packed token sequences out, in an order that depends on the seed alone."""
 
 import json
+from array import array
 from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import islice
@@ -14,6 +15,8 @@ from transformers import PreTrainedTokenizerBase as Tokenizer
 
 from anysize.errors import SettingsError
 from anysize_training.distill.recipe import Data
+
+_SHUFFLE_BUFFER = 100_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,14 +55,12 @@ def load_sequences(data: Data, tokenizer: Tokenizer, *, limit: int, seed: int) -
     Raises:
         SettingsError: the source cannot be read, or holds too little text for one sequence.
     """
-    documents = list(read_documents(data))
-    Random(seed).shuffle(documents)  # noqa: S311  (an order, not a secret)
     separator = _separator_id(data, tokenizer)
     width = data.sequence_length + 1
-    ids: list[int] = []
+    ids = array("i")
     used = 0
     with tqdm(total=limit, desc="packing sequences", unit="seq", leave=False) as progress:
-        for document in documents:
+        for document in _shuffled(read_documents(data), seed):
             ids.extend(tokenizer(document, add_special_tokens=False).input_ids)
             ids.append(separator)
             used += 1
@@ -69,7 +70,19 @@ def load_sequences(data: Data, tokenizer: Tokenizer, *, limit: int, seed: int) -
     count = min(len(ids) // width, limit)
     if count == 0:
         raise SettingsError(f"{data.source} holds {len(ids)} tokens, less than one sequence of {width}")
-    return Sequences(torch.tensor(ids[: count * width], dtype=torch.int32).view(count, width), used)
+    return Sequences(torch.frombuffer(ids, dtype=torch.int32)[: count * width].view(count, width), used)
+
+
+def _shuffled(documents: Iterator[str], seed: int) -> Iterator[str]:
+    """Documents in an order of the seed's; a source too long to hold is shuffled through a buffer."""
+    random = Random(seed)  # noqa: S311  (an order, not a secret)
+    buffer = list(islice(documents, _SHUFFLE_BUFFER))
+    random.shuffle(buffer)
+    for document in documents:
+        place = random.randrange(len(buffer))
+        yield buffer[place]
+        buffer[place] = document
+    yield from buffer
 
 
 def read_documents(data: Data) -> Iterator[str]:

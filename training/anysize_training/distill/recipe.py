@@ -170,7 +170,7 @@ def load_recipe(name_or_file: str, overrides: list[str]) -> Recipe:
         SettingsError: no such recipe, an unknown or ill-typed value, naming the key.
     """
     path = Path(name_or_file)
-    if path.suffix in {".yaml", ".yml"}:
+    if path.suffix in {".yaml", ".yml", ".json"}:
         if not path.is_file():
             raise SettingsError(f"recipe {path} does not exist")
         text = path.read_text(encoding="utf-8")
