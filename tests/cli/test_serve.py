@@ -77,8 +77,7 @@ def in_flight(client: httpx.Client) -> int:
 def test_asked_to_stop_it_answers_what_it_has_and_exits_with_0(folder: Path, endless: dict[str, object]):
     with served(folder) as (process, client), ThreadPoolExecutor(5) as pool:
         asked = [pool.submit(client.post, "/generate", json=endless) for _ in range(5)]
-        # Not all five: the first may be done before the last is there.
-        eventually(lambda: in_flight(client) >= 3)
+        eventually(lambda: in_flight(client) + sum(one.done() for one in asked) == 5)
         process.send_signal(signal.SIGTERM)
         codes: set[int] = set()
         while process.poll() is None:
@@ -97,7 +96,7 @@ def test_asked_to_stop_it_answers_what_it_has_and_exits_with_0(folder: Path, end
 def test_what_is_not_done_at_the_limit_gets_an_error_and_no_cut_connection(folder: Path, endless: dict[str, object]):
     with served(folder, "--drain-s", "0") as (process, client), ThreadPoolExecutor(5) as pool:
         asked = [pool.submit(client.post, "/generate", json=endless) for _ in range(5)]
-        eventually(lambda: in_flight(client) >= 3)
+        eventually(lambda: in_flight(client) + sum(one.done() for one in asked) == 5)
         process.send_signal(signal.SIGINT)
         answers = [one.result() for one in asked]
         failed = [answer.json()["error"]["type"] for answer in answers if answer.status_code == 503]

@@ -71,7 +71,10 @@ def run_server(settings: Settings, *, say: Callable[[str], None]) -> None:
 
 
 class _Server(uvicorn.Server):
-    """Drains the engine while uvicorn waits for open connections, so that late requests get an answer, not a cut."""
+    """Ends the engine at the limit while uvicorn still waits for open connections, so late requests get an answer.
+
+    Up to the limit the engine takes requests: those that come now were read before the listener closed.
+    """
 
     def __init__(self, config: uvicorn.Config, engine: Engine, drain_s: float) -> None:
         super().__init__(config)
@@ -79,9 +82,13 @@ class _Server(uvicorn.Server):
         self._drain_s = drain_s
 
     async def shutdown(self, sockets: "list[socket.socket] | None" = None) -> None:
-        draining = asyncio.create_task(asyncio.to_thread(self._engine.stop, within_s=self._drain_s))
+        ending = asyncio.create_task(self._end_at_limit())
         await super().shutdown(sockets)
-        await draining
+        ending.cancel()
+
+    async def _end_at_limit(self) -> None:
+        await asyncio.sleep(self._drain_s)
+        await asyncio.to_thread(self._engine.stop, within_s=0)
 
 
 def _listener(host: str, port: int) -> socket.socket:
