@@ -44,18 +44,19 @@ clean:
 	@rm -rf $(VENV) build dist .pytest_cache .ruff_cache .hypothesis .import_linter_cache
 	@find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
-$(VENV)/bin/python:
+$(VENV)/.venv:
 	@echo "making $(VENV)"
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Anysize needs Python 3.11 or newer, this is %d.%d; set PYTHON=" % sys.version_info[:2])'
-	@$(PYTHON) -m venv $(VENV)
-	@$(PIP) install --upgrade pip -c deploy/constraints.txt
+	@$(PYTHON) -m venv $(VENV) || { rm -rf $(VENV); echo "cannot make a venv; on Debian and Ubuntu: apt install python3-venv"; exit 1; }
+	@$(PIP) install --upgrade pip -c deploy/constraints.txt || { rm -rf $(VENV); exit 1; }
+	@touch $@
 
-$(VENV)/.service: $(VENV)/bin/python $(SETUP)
+$(VENV)/.service: $(VENV)/.venv $(SETUP)
 	@echo "installing the service (torch takes a while the first time)"
 	@$(PIP) install -c deploy/constraints.txt -e .
 	@touch $@
 
-$(VENV)/.dev: $(VENV)/bin/python $(SETUP)
+$(VENV)/.dev: $(VENV)/.venv $(SETUP)
 	@echo "installing the service, the training pipeline and the tools (torch takes a while the first time)"
 	@$(PIP) install -c deploy/constraints.txt -e '.[training,dev]'
 	@touch $@ $(VENV)/.service

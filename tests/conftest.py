@@ -5,10 +5,10 @@ from pathlib import Path
 
 import pytest
 import torch
+from fakes import write_tiny_family
 from transformers.utils import logging as transformers_logging
 
 from anysize.family.family import Family
-from fakes import write_tiny_family
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 transformers_logging.disable_progress_bar()

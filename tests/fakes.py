@@ -4,7 +4,7 @@ import copy
 from collections.abc import Callable
 from pathlib import Path
 from threading import Event, Semaphore
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from tokenizers import Tokenizer as RawTokenizer
@@ -43,7 +43,7 @@ RANK = 4
 
 def tiny_config(architecture: str, layers: int, *, tied: bool = True) -> PreTrainedConfig:
     """The config of a model of a few thousand parameters."""
-    ids = {"bos_token_id": 1, "eos_token_id": 2, "pad_token_id": 0}
+    ids: dict[str, Any] = {"bos_token_id": 1, "eos_token_id": 2, "pad_token_id": 0}
     common = {
         "vocab_size": VOCABULARY,
         "hidden_size": 32,

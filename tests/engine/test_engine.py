@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import CancelledError, Future, wait
 from functools import cache
+from typing import Any
 
 import pytest
 from fakes import Gate, WatchedFamily, tiny_bank
@@ -46,12 +47,12 @@ def start(family: WatchedFamily) -> Iterator[Callable[..., Engine]]:
         assert not engine.state().alive
 
 
-def request(family: WatchedFamily, text: str = "abc", *, size: int = -1, **sampling: object) -> GenerationRequest:
+def request(family: WatchedFamily, text: str = "abc", *, size: int = -1, **sampling: Any) -> GenerationRequest:
     return GenerationRequest(
         id=f"gen-{text}",
         prompt_ids=family.tokenizer(text).input_ids,
         size=family.ladder[size],
-        sampling=Sampling(**{"max_tokens": 3, **sampling}),  # pyright: ignore[reportArgumentType]
+        sampling=Sampling(**{"max_tokens": 3, **sampling}),
     )
 
 

@@ -2,6 +2,7 @@
 
 import math
 from functools import cache
+from typing import Any
 
 import pytest
 from fakes import byte_tokenizer, tiny_bank
@@ -22,7 +23,7 @@ def ladder() -> tuple[Size, ...]:
     return family().ladder
 
 
-def costs(size: Size) -> dict[str, float]:
+def costs(size: Size) -> dict[str, Any]:
     return {
         "parameters": size.footprint.parameters,
         "fraction": size.footprint.parameters / ladder()[-1].footprint.parameters,
@@ -49,7 +50,7 @@ def test_a_bound_equal_to_what_a_size_costs_admits_it(bound: str):
 def test_a_bound_just_under_what_a_size_costs_gives_the_next_smaller_one(bound: str):
     for smaller, size in zip(ladder(), ladder()[1:], strict=False):
         cost = costs(size)[bound]
-        just_under = math.nextafter(cost, 0) if bound == "fraction" else cost - 1
+        just_under: Any = math.nextafter(cost, 0) if bound == "fraction" else cost - 1
         assert choose(ladder(), Budget(**{bound: just_under})) == smaller
 
 

@@ -63,6 +63,22 @@ def test_the_search_finds_what_trying_every_variant_finds(architecture: str) -> 
     assert sorted(best) == sorted({variant.depth(bank.blocks) for variant in everything})
 
 
+def test_single_layer_blocks_are_decided_for_the_best_subset_of_each_size() -> None:
+    bank, text = tiny_bank("llama", teacher_layers=7, kept=(0, 1, 3, 6), kind="delta"), windows(2)
+    best = LadderSearch(bank, text).best()
+    evaluator = Evaluator(bank, text)
+    assert best[4].variant == Variant.student(4)
+    assert best[7].variant == Variant.teacher(4)
+    for depth in (5, 6):
+        # Positions 2 and 3 are the blocks of two and three layers; 1 and 4 are single layers.
+        inner = (True, False) if depth == 5 else (False, True)
+        rivals = {
+            Variant((first, *inner, last)): evaluator.quality(Variant((first, *inner, last))).kl
+            for first, last in product((False, True), repeat=2)
+        }
+        assert rivals[best[depth].variant] == pytest.approx(min(rivals.values()), rel=1e-3, abs=1e-5)
+
+
 def test_a_ladder_keeps_only_sizes_that_are_better_than_every_smaller_one() -> None:
     bank = tiny_bank("llama", teacher_layers=7, kept=(0, 2, 5), kind="delta")
     best = LadderSearch(bank, windows(2)).best()

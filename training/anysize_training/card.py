@@ -58,11 +58,15 @@ def _sizes(family: Family, manifest: Manifest) -> list[str]:
             f"| {perplexity} | {divergence} |"
         )
     parts = ["## Sizes", "\n".join(rows)]
+    if manifest.ladder_command is not None:
+        parts.append(f"The ladder was found by\n\n```\n{manifest.ladder_command}\n```")
     if measured:
         some = next(iter(measured.values()))
         parts.append(
             f"Measured on the first {some.tokens:,} tokens of `{some.dataset}` (sha256 `{some.dataset_sha256[:12]}`)."
         )
+    if manifest.measurements_command is not None:
+        parts.append(f"```\n{manifest.measurements_command}\n```")
     if manifest.untrained is not None:
         parts.append(
             f"Before distillation the student's perplexity on the same text is {manifest.untrained.perplexity:,.0f}."

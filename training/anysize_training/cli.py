@@ -1,17 +1,15 @@
-"""The command line: `anysize-train init | distill | evaluate | ladder`."""
+"""The command line: `anysize-train init | plan | distill | evaluate | ladder`."""
 
-import json
+import shlex
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
+from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from rich.console import Console
 from rich.table import Table
 
-from anysize.errors import AnysizeError
+from anysize.console import errors_for_people, print_json, say, terminal
 
 app = typer.Typer(
     name="anysize-train",
@@ -26,22 +24,7 @@ TextOption = Annotated[Path, typer.Option("--text", help="A .txt or .jsonl file.
 FirstRowOption = Annotated[int, typer.Option(min=0, help="Of a .jsonl file, the first row that is read.")]
 WriteOption = Annotated[bool, typer.Option("--write", help="Write the result into the family folder.")]
 JsonOption = Annotated[bool, typer.Option("--json", help="One JSON object on standard output.")]
-
-_out = Console()
-_err = Console(stderr=True)
-
-
-@contextmanager
-def _errors_for_people() -> Iterator[None]:
-    try:
-        yield
-    except AnysizeError as error:
-        _err.print(f"[red]error:[/red] {error}", highlight=False, soft_wrap=True)
-        raise typer.Exit(2) from error
-
-
-def _say(line: str) -> None:
-    _err.print(line, highlight=False, soft_wrap=True)
+SetOption = Annotated[list[str] | None, typer.Option("--set", help="Override a value: dotted.name=value.")]
 
 
 @app.callback()
@@ -73,8 +56,8 @@ def init(
     from anysize_training.distill.teacher import find_teacher
     from anysize_training.study.texts import read_windows
 
-    with _errors_for_people():
-        _, folder = find_teacher(teacher, _say)
+    with errors_for_people():
+        _, folder = find_teacher(teacher, say)
         device = resolve_device("auto")
         model = load_model(folder, dtype=torch.float32, device=device)
         windows = read_windows(text, load_tokenizer(folder), length=window, max_tokens=max_tokens, first_row=first_row)
@@ -84,16 +67,37 @@ def init(
         path = []
         for selection in search.greedy(layers):
             path.append(selection)
-            _say(f"{selection.blocks.student_layers} layers, KL {selection.kl:.3f}: {list(selection.blocks.kept)}")
+            say(f"{selection.blocks.student_layers} layers, KL {selection.kl:.3f}: {list(selection.blocks.kept)}")
         for selection in search.refine(path[-1]):
             path.append(selection)
-            _say(f"moved one layer, KL {selection.kl:.3f}: {list(selection.blocks.kept)}")
+            say(f"moved one layer, KL {selection.kl:.3f}: {list(selection.blocks.kept)}")
     if as_json:
         rows = [{"kept_layers": selection.blocks.kept, "kl": selection.kl} for selection in path]
-        sys.stdout.write(json.dumps({"teacher": teacher, "dataset": windows.name, "path": rows}) + "\n")
+        print_json({"teacher": teacher, "dataset": windows.name, "path": rows})
         return
     best = path[-1]
-    _out.print(f"student.initialise.layers={list(best.blocks.kept)}  # KL {best.kl:.3f}", highlight=False)
+    terminal.print(f"student.initialise.layers={list(best.blocks.kept)}  # KL {best.kl:.3f}", highlight=False)
+
+
+@app.command()
+def plan(
+    recipe: Annotated[str, typer.Argument(help="A shipped recipe's name, or a YAML file.")],
+    override: SetOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Say which sizes a recipe makes and what it costs, without reading weights.
+
+    Examples: `anysize-train plan paper-qwen3-4b` | `anysize-train plan my.yaml --set run.steps=100 --json`
+    """
+    from anysize_training.distill.recipe import load_recipe
+    from anysize_training.study.plan import make_plan, plan_tables
+
+    with errors_for_people():
+        planned = make_plan(load_recipe(recipe, override or []))
+    if as_json:
+        print_json(asdict(planned))
+        return
+    terminal.print(*plan_tables(planned), sep="\n")
 
 
 @app.command()
@@ -101,7 +105,7 @@ def distill(
     recipe: Annotated[str, typer.Option(help="A shipped recipe's name, or a YAML file.")],
     out: Annotated[Path, typer.Option(help="Folder of the run; the family comes out in OUT/family.")],
     resume: Annotated[bool, typer.Option("--resume", help="Go on from the newest checkpoint in OUT.")] = False,
-    override: Annotated[list[str] | None, typer.Option("--set", help="Override a value: dotted.name=value.")] = None,
+    override: SetOption = None,
 ) -> None:
     """Distil a student.
 
@@ -111,12 +115,12 @@ def distill(
     from anysize_training.distill.pipeline import distill as run
     from anysize_training.distill.recipe import load_recipe
 
-    with _errors_for_people():
+    with errors_for_people():
         loaded = load_recipe(recipe, override or [])
         command = ["anysize-train", "distill", "--recipe", recipe, "--out", str(out)]
         for value in override or []:
             command += ["--set", value]
-        if run(loaded, out, resume=resume, command=command, say=_say) is None:
+        if run(loaded, out, resume=resume, command=command, say=say) is None:
             raise typer.Exit(130)
 
 
@@ -141,7 +145,7 @@ def evaluate(
     from anysize_training.study.measure import amend, measurement, untrained_quality
     from anysize_training.study.texts import read_windows
 
-    with _errors_for_people():
+    with errors_for_people():
         folder, loaded = _load(family)
         windows = read_windows(
             text,
@@ -173,21 +177,23 @@ def evaluate(
         }
         if write:
             student = loaded.parse("student")
-            update = {"measurements": measurements} | (
-                {"untrained": measurement(student, before, windows)} if before else {}
-            )
+            update = {
+                "measurements": measurements,
+                "measurements_command": _command_line(),
+                "untrained": measurement(student, before, windows) if before else None,
+            }
             amend(folder, loaded, loaded.manifest.model_copy(update=update))
     if as_json:
-        sys.stdout.write(json.dumps(report) + "\n")
+        print_json(report)
         return
     table = Table("variant", "layers", "fraction", "perplexity", "KL", title=f"{loaded.name} on {windows.name}")
     for row in report["sizes"]:
         table.add_row(
             row["variant"], str(row["layers"]), f"{row['fraction']:.3f}", f"{row['perplexity']:.2f}", f"{row['kl']:.3f}"
         )
-    _out.print(table)
+    terminal.print(table)
     if before:
-        _out.print(f"student before training: perplexity {before.perplexity:,.0f}", highlight=False)
+        terminal.print(f"student before training: perplexity {before.perplexity:,.0f}", highlight=False)
 
 
 @app.command()
@@ -202,7 +208,8 @@ def ladder(
 ) -> None:
     """Find, for each size, the subset of patched positions with the least KL divergence to the teacher.
 
-    All subsets are tried; sizes that are no better than a smaller one are left out.
+    All subsets of the blocks of more than one layer are tried, then blocks of one layer for the best of each size;
+    sizes that are no better than a smaller one are left out.
 
     Examples: `anysize-train ladder builtin --text wikipedia.jsonl --first-row 7500` |
     `anysize-train ladder runs/a/family --text held_out.jsonl --write`
@@ -211,24 +218,36 @@ def ladder(
     from anysize_training.study.measure import amend
     from anysize_training.study.texts import read_windows
 
-    with _errors_for_people():
+    with errors_for_people():
         folder, loaded = _load(family)
         windows = read_windows(text, loaded.tokenizer, length=window, max_tokens=max_tokens, first_row=first_row)
         rungs = falling(LadderSearch(loaded.bank, windows).best())
         if write:
             ids = tuple(rung.variant.id for rung in rungs)
-            update = {"ladder": ids, "measurements": (), "untrained": None}
+            update = {
+                "ladder": ids,
+                "ladder_command": _command_line(),
+                "measurements": (),
+                "measurements_command": None,
+                "untrained": None,
+            }
             amend(folder, loaded, loaded.manifest.model_copy(update=update))
     if as_json:
         rows = [{"variant": rung.variant.id, "kl": rung.kl} for rung in rungs]
-        sys.stdout.write(json.dumps({"family": loaded.name, "dataset": windows.name, "ladder": rows}) + "\n")
+        print_json({"family": loaded.name, "dataset": windows.name, "ladder": rows})
         return
     table = Table(
         "variant", "layers", "KL", title=f"{loaded.name}, calibrated on {windows.scored} tokens of {windows.name}"
     )
     for rung in rungs:
         table.add_row(rung.variant.id, str(rung.variant.depth(loaded.bank.blocks)), f"{rung.kl:.4f}")
-    _out.print(table)
+    terminal.print(table)
+
+
+def _command_line() -> str:
+    """The command line for a model card, without folders of this machine."""
+    words = [Path(word).name if Path(word).is_absolute() else word for word in sys.argv[1:]]
+    return shlex.join(["anysize-train", *words])
 
 
 def _load(family: Path) -> Any:
@@ -238,5 +257,5 @@ def _load(family: Path) -> Any:
     from anysize.settings import resolve_device
 
     folder = builtin_folder() if str(family) == "builtin" else family
-    _say(f"loading {folder.name}")
+    say(f"loading {folder.name}")
     return folder, Family.load(folder, dtype=torch.float32, device=resolve_device("auto"))

@@ -4,6 +4,7 @@ import asyncio
 import uuid
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from typing import Any
 
 from fastapi import APIRouter, Request
 from starlette.concurrency import run_in_threadpool
@@ -13,11 +14,11 @@ from anysize.api.state import Service, ServiceState
 from anysize.engine.request import GenerationRequest
 from anysize.errors import AnysizeError
 from anysize.family.family import Size
-from anysize.sizing.budget import Budget, choose
+from anysize.sizing.budget import choose
 
 router = APIRouter()
 
-_ERRORS = {
+_ERRORS: dict[int | str, dict[str, Any]] = {
     413: {"model": ErrorOut, "description": "the body is too large"},
     422: {"model": ErrorOut, "description": "the request can never be answered"},
     429: {"model": ErrorOut, "description": "too many requests wait; see Retry-After"},
@@ -49,7 +50,9 @@ async def generate(body: GenerateIn, http: Request, service: Service) -> Generat
 def _size(body: GenerateIn, service: ServiceState) -> Size:
     if body.variant is not None:
         return service.family.find(body.variant)
-    return choose(service.family.ladder, body.budget.parsed() if body.budget else Budget())
+    if body.budget is None:
+        return service.family.teacher
+    return choose(service.family.ladder, body.budget.parsed())
 
 
 @asynccontextmanager

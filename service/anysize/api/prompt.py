@@ -3,6 +3,7 @@
 import copy
 from collections.abc import Sequence
 from threading import Lock
+from typing import cast
 
 from anysize.api.schemas import GenerateIn, Message
 from anysize.errors import RequestError
@@ -62,7 +63,7 @@ class PromptEncoder:
         if self._tokenizer.chat_template is None:
             raise RequestError(f"family {self._name} has no chat template; send a prompt instead of messages")
         try:
-            return self._tokenizer.apply_chat_template(
+            ids = self._tokenizer.apply_chat_template(
                 [message.model_dump() for message in messages],
                 add_generation_prompt=True,
                 return_dict=False,
@@ -71,3 +72,4 @@ class PromptEncoder:
             )
         except Exception as error:
             raise RequestError(f"the chat template of {self._name} refuses these messages: {error}") from error
+        return cast(list[int], ids)

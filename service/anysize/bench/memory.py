@@ -4,6 +4,7 @@ import os
 import subprocess
 import sys
 import time
+from contextlib import suppress
 from pathlib import Path
 from socket import socket
 from typing import Any
@@ -30,11 +31,11 @@ def bench_memory(family: Path | None) -> dict[str, Any]:
         EngineError: the service does not come up or does not answer.
     """
     port = _free_port()
-    command = [sys.executable, "-m", "anysize", "serve", "--port", str(port)]
+    command = [sys.executable, "-m", "anysize", "serve", "--host", "127.0.0.1", "--port", str(port)]
     command += ["--family", str(family)] if family else []
     process = subprocess.Popen(command, stderr=subprocess.DEVNULL, env=os.environ)  # noqa: S603
     try:
-        with httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=120) as client:
+        with httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=120, trust_env=False) as client:
             _await_ready(client, process)
             resident = psutil.Process(process.pid)
             sizes = [variant["id"] for variant in client.get("/variants").json()["variants"]]
@@ -45,7 +46,11 @@ def bench_memory(family: Path | None) -> dict[str, Any]:
             all_bytes = resident.memory_info().rss
     finally:
         process.terminate()
-        process.wait(timeout=60)
+        try:
+            process.wait(timeout=60)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
     return {
         "benchmark": "memory",
         "sizes": len(sizes),
@@ -64,11 +69,10 @@ def _ask(client: httpx.Client, variant: str) -> None:
 def _await_ready(client: httpx.Client, process: "subprocess.Popen[bytes]") -> None:
     deadline = time.monotonic() + _START_LIMIT_S
     while time.monotonic() < deadline and process.poll() is None:
-        try:
+        with suppress(httpx.TransportError):
             if client.get("/ready").status_code == httpx.codes.OK:
                 return
-        except httpx.TransportError:
-            time.sleep(0.2)
+        time.sleep(0.2)
     raise EngineError("the service did not come up; try `anysize serve` to see why")
 
 

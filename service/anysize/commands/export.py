@@ -29,4 +29,6 @@ def export_size(family: Family, text: str, out: Path) -> Size:
         export_variant(family.bank, family.tokenizer, size.variant, out, card=card)
     except FileExistsError as error:
         raise SettingsError(f"--out {out} exists already; name a folder that does not") from error
+    except OSError as error:
+        raise SettingsError(f"--out {out} cannot be written: {error.strerror}") from error
     return size

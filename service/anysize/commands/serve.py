@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+import math
 import signal
 import socket
 import sys
@@ -61,7 +62,7 @@ def run_server(settings: Settings, *, say: Callable[[str], None]) -> None:
             app,
             log_level="warning",
             # The engine ends its requests at `drain_s`; this bounds whatever else is still open by then.
-            timeout_graceful_shutdown=int(settings.drain_s) + 1,
+            timeout_graceful_shutdown=math.ceil(settings.drain_s) + 1,
             server_header=False,
         )
         # uvicorn hands a signal on once it has stopped; being asked to stop is no failure.

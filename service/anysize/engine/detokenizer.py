@@ -1,6 +1,7 @@
 """Turning tokens into text as they come, across token borders, and finding stop strings."""
 
 from collections.abc import Sequence
+from typing import cast
 
 from anysize.family.pretrained import Tokenizer
 
@@ -58,4 +59,4 @@ class Detokenizer:
         return bool(found)
 
     def _decode(self, ids: list[int]) -> str:
-        return self._tokenizer.decode(ids, skip_special_tokens=True, clean_up_tokenization_spaces=False)
+        return cast(str, self._tokenizer.decode(ids, skip_special_tokens=True, clean_up_tokenization_spaces=False))

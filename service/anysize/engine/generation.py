@@ -35,16 +35,18 @@ def generate(
     text = Detokenizer(family.tokenizer, request.sampling.stop)
     ends = end_tokens(family)
     answer: list[int] = []
-    first_s = started_s
+    first_s = last_s = started_s
     reason: FinishReason = "length"
     logits_V = _prefill(model, cache, request, prefill_chunk_tokens, beat)
     while logits_V is not None and not request.cancelled.is_set():
         token = sampler.pick(logits_V)
-        first_s = first_s if answer else time.monotonic()
+        picked_s = time.monotonic()
+        first_s = first_s if answer else picked_s
         if token in ends:
             reason = "stop"
             break
         answer.append(token)
+        last_s = picked_s
         if text.add(token):
             reason = "stop"
             break
@@ -62,7 +64,7 @@ def generate(
         timing=Timing(
             queue_ms=1e3 * (started_s - arrived_s),
             ttft_ms=1e3 * (first_s - arrived_s),
-            tpot_ms=1e3 * (done_s - first_s) / (len(answer) - 1) if len(answer) > 1 else None,
+            tpot_ms=1e3 * (last_s - first_s) / (len(answer) - 1) if len(answer) > 1 else None,
             total_ms=1e3 * (done_s - arrived_s),
         ),
     )
@@ -79,8 +81,8 @@ def end_tokens(family: Family) -> frozenset[int]:
     """The token ids that end an answer."""
     generation = family.bank.teacher.generation_config
     named = generation.eos_token_id if generation is not None else None
-    listed = named if isinstance(named, list) else [named]
-    return frozenset(token for token in (*listed, family.tokenizer.eos_token_id) if token is not None)
+    listed = [*(named if isinstance(named, list) else [named]), family.tokenizer.eos_token_id]
+    return frozenset(token for token in listed if isinstance(token, int))
 
 
 def _prefill(

@@ -37,8 +37,8 @@ class Sampler:
         # Subtracting the maximum first keeps a tiny temperature from overflowing.
         logits_V = (logits_V - logits_V.max()) / max(sampling.temperature, _MIN_TEMPERATURE)
         if 0 < sampling.top_k < logits_V.numel():
-            lowest = logits_V.topk(sampling.top_k).values[-1]
-            logits_V = logits_V.masked_fill(logits_V < lowest, -torch.inf)
+            kept = logits_V.topk(sampling.top_k)
+            logits_V = torch.full_like(logits_V, -torch.inf).scatter(0, kept.indices, kept.values)
         probabilities_V = logits_V.softmax(dim=-1)
         if sampling.top_p < 1:
             descending_V, order_V = probabilities_V.sort(descending=True, stable=True)

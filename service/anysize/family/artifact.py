@@ -64,7 +64,8 @@ def read_family(folder: Path, *, dtype: torch.dtype, device: torch.device) -> Lo
     if found != manifest.teacher.fingerprint:
         raise ArtifactError(
             teacher_folder,
-            f"has weights {found[:12]}, but the student was made for {manifest.teacher.fingerprint[:12]}",
+            f"has weights {found[:12]}, but the student was made for {manifest.teacher.fingerprint[:12]}"
+            + ("; run `anysize fetch` to bring those" if isinstance(manifest.teacher, BuiltinTeacher) else ""),
         )
     teacher = load_model(teacher_folder, dtype=dtype, device=device)
     architecture = architecture_of(teacher.config, str(teacher_folder))

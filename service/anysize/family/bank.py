@@ -15,7 +15,8 @@ from anysize.family.variant import LayerRef, Owner
 class Bank:
     """Teacher and student in memory.
 
-    Neither model is ever run or written to; `anysize.family.assembly.assemble` makes runnable views of them.
+    Neither model is ever run, and nothing that serves writes to them; `anysize.family.assembly.assemble` makes views
+    that run.
 
     Attributes:
         architecture: where the parts of both models are.

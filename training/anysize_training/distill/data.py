@@ -88,17 +88,25 @@ def _shuffled(documents: Iterator[str], seed: int) -> Iterator[str]:
 def read_documents(data: Data) -> Iterator[str]:
     """The texts of the chosen rows, in the order of the source."""
     stop = None if data.rows is None else data.first_row + data.rows
-    for number, text in enumerate(islice(_rows(data), data.first_row, stop), start=data.first_row):
-        if not isinstance(text, str):
-            raise SettingsError(f"{data.source}, row {number}: no text in field {data.text_field!r}")
-        if text:
-            yield text
+    try:
+        for number, text in enumerate(islice(_rows(data), data.first_row, stop), start=data.first_row):
+            if not isinstance(text, str):
+                raise SettingsError(f"{data.source}, row {number}: no text in field {data.text_field!r}")
+            if text:
+                yield text
+    except UnicodeDecodeError as error:
+        raise SettingsError(f"{data.source} is no UTF-8 text: {error}") from error
+    except OSError as error:
+        reason = error.strerror or error
+        raise SettingsError(
+            f"cannot read {data.source}: {reason}; name the text with --set data.source=FILE"
+        ) from error
 
 
 def _rows(data: Data) -> Iterator[object]:
     path = Path(data.source)
     if path.suffix == ".jsonl":
-        with _open(path) as file:
+        with path.open(encoding="utf-8") as file:
             for number, line in enumerate(file):
                 try:
                     row = json.loads(line)
@@ -106,8 +114,7 @@ def _rows(data: Data) -> Iterator[object]:
                     raise SettingsError(f"{path}, row {number}: no JSON: {error}") from error
                 yield row.get(data.text_field) if isinstance(row, dict) else None
     elif path.suffix == ".txt":
-        with _open(path) as file:
-            yield from file.read().split("\n\n")
+        yield from path.read_text(encoding="utf-8").split("\n\n")
     else:
         import datasets
 
@@ -118,15 +125,6 @@ def _rows(data: Data) -> Iterator[object]:
             raise SettingsError(f"{data.source} is neither a file nor a dataset that can be loaded: {error}") from error
         for row in rows:
             yield row.get(data.text_field)
-
-
-def _open(path: Path):
-    try:
-        return path.open(encoding="utf-8")
-    except OSError as error:
-        raise SettingsError(
-            f"cannot read {path}: {error.strerror}; name the text with --set data.source=FILE"
-        ) from error
 
 
 def _separator_id(data: Data, tokenizer: Tokenizer) -> int:

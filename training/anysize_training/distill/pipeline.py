@@ -12,8 +12,10 @@ from anysize.family.architectures import architecture_of
 from anysize.family.artifact import write_family
 from anysize.family.bank import Bank
 from anysize.family.family import Family
+from anysize.family.fetch import Say
 from anysize.family.files import sha256_of
 from anysize.family.manifest import DeltaStudent, FolderTeacher, FullStudent, Manifest, Provenance
+from anysize.family.order import positions_in_order
 from anysize.family.pretrained import load_model, load_tokenizer
 from anysize.settings import resolve_device, torch_dtype
 from anysize_training.card import model_card
@@ -21,7 +23,7 @@ from anysize_training.distill.checkpoint import Progress
 from anysize_training.distill.data import load_sequences
 from anysize_training.distill.initialise import initial_bank
 from anysize_training.distill.recipe import Recipe
-from anysize_training.distill.teacher import Say, TeacherSource, find_teacher
+from anysize_training.distill.teacher import TeacherSource, find_teacher
 from anysize_training.distill.trainer import Trainer
 
 _PACKAGES = ("anysize", "torch", "transformers")
@@ -51,15 +53,19 @@ def distill(recipe: Recipe, out: Path, *, resume: bool, command: Sequence[str], 
     tokenizer = load_tokenizer(folder)
     architecture = architecture_of(teacher.config, str(folder))
     bank = initial_bank(recipe.student, teacher, architecture, seed=recipe.run.seed)
+    positions_in_order(recipe.patch_order, bank.blocks.student_layers)
     sequences = load_sequences(
         recipe.data, tokenizer, limit=recipe.run.steps * recipe.run.batch_size, seed=recipe.run.seed
     )
     count, length = len(sequences.tokens_NL), recipe.data.sequence_length
     say(f"{count:,} sequences of {length} tokens from {sequences.documents:,} documents")
-    (out / "recipe.json").write_text(recipe.model_dump_json(indent=2) + "\n", encoding="utf-8")
     trainer = Trainer(recipe, bank, sequences, out)
     if resume and (step := trainer.resume()):
+        if step == recipe.run.steps and (out / "family").exists():
+            say(f"this run is finished; its family is {out / 'family'}")
+            return out / "family"
         say(f"resuming at step {step}")
+    (out / "recipe.json").write_text(recipe.model_dump_json(indent=2) + "\n", encoding="utf-8")
     progress = trainer.train()
     if progress.step < recipe.run.steps:
         say(f"stopped at step {progress.step} of {recipe.run.steps}; go on with --resume")

@@ -205,5 +205,5 @@ def _override(values: Any, override: str) -> None:
     # YAML 1.1 reads 1e-3 as text, because it wants a dot in a float.
     if isinstance(parsed, str):
         with suppress(ValueError):
-            parsed = float(parsed)
+            parsed = float(parsed) if parsed[:1] in "+-.0123456789" else parsed
     here[last] = parsed

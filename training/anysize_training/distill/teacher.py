@@ -1,15 +1,13 @@
 """Finding the teacher that a recipe names."""
 
-from collections.abc import Callable
 from pathlib import Path
 
-from anysize.family.fetch import TEACHER_FINGERPRINT, fetch_builtin_teacher, hub_teacher
+from anysize.family.fetch import BUILTIN, TEACHER_FINGERPRINT, Say, builtin_teacher, fetch_builtin_teacher, hub_teacher
 from anysize.family.manifest import BuiltinTeacher, FolderTeacher, HubTeacher
 from anysize.family.pretrained import checkpoint_fingerprint
 
 _BUILTIN = "builtin:"
 
-Say = Callable[[str], None]
 TeacherSource = BuiltinTeacher | FolderTeacher | HubTeacher
 
 
@@ -25,8 +23,10 @@ def find_teacher(name: str, say: Say) -> tuple[TeacherSource, Path]:
         ArtifactError: its weights cannot be read.
     """
     if name.startswith(_BUILTIN):
-        folder = fetch_builtin_teacher(say)
-        return BuiltinTeacher(name=name.removeprefix(_BUILTIN), fingerprint=TEACHER_FINGERPRINT), folder
+        builtin = name.removeprefix(_BUILTIN)
+        if builtin == BUILTIN:
+            fetch_builtin_teacher(say)
+        return BuiltinTeacher(name=builtin, fingerprint=TEACHER_FINGERPRINT), builtin_teacher(builtin)
     if Path(name).is_dir():
         return FolderTeacher(fingerprint=checkpoint_fingerprint(Path(name))), Path(name)
     folder = hub_teacher(name, None, download=True)

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from tqdm import tqdm
 from transformers import PreTrainedModel
 
-from anysize.errors import AnysizeError, SettingsError
+from anysize.errors import DivergedError, SettingsError
 from anysize.family.assembly import assemble
 from anysize.family.bank import Bank
 from anysize.family.delta import own_tensors
@@ -31,10 +31,6 @@ from anysize_training.distill.checkpoint import (
 from anysize_training.distill.data import Sequences
 from anysize_training.distill.losses import Terms, cosine_loss, head_loss_backward
 from anysize_training.distill.recipe import Optimizer, Recipe
-
-
-class DivergedError(AnysizeError):
-    """The loss is no longer a number."""
 
 
 class Trainer:
@@ -116,9 +112,14 @@ class Trainer:
                     f"ce {terms.cross_entropy:.3f} kl {terms.kl:.3f} cos {terms.cosine:.3f} {rate:.0f} tok/s"
                 )
                 bar.update()
-                if (step + 1) % run.checkpoint_every == 0 or step + 1 == run.steps or stop:
-                    save_checkpoint(self.folder / "checkpoints", self._progress, self._trained, self._optimizer)
+                if (step + 1) % run.checkpoint_every == 0 and step + 1 < run.steps:
+                    self._save()
+            if self._progress.step:
+                self._save()
         return self._progress
+
+    def _save(self) -> None:
+        save_checkpoint(self.folder / "checkpoints", self._progress, self._trained, self._optimizer)
 
     def _step(self, step: int) -> tuple[Terms, float]:
         run, objective = self.recipe.run, self.recipe.objective

@@ -1,8 +1,9 @@
 """The best subset of positions for each size, by KL divergence to the teacher: a ladder that need not be nested.
 
-Sizes reachable by patching are few, subsets many. All subsets of the blocks of more than one layer are scored by
-walking the tree of choices from the first position to the last, so that variants with a common beginning share its
-hidden states. Blocks of one layer change no size; each is then decided for the best subset of each size.
+Sizes reachable by patching are few, subsets many. All subsets of the blocks of more than one layer are scored, with
+blocks of one layer left to the student, by walking the tree of choices from the first position to the last, so that
+variants with a common beginning share its hidden states. Blocks of one layer change no size; for the best subset of
+each size all ways to patch them are then tried.
 """
 
 from collections.abc import Iterator, Mapping
@@ -20,6 +21,7 @@ from anysize_training.replay import Replay, mean_kl
 from anysize_training.study.texts import Windows
 
 _MOST_POSITIONS = 14
+_MOST_SINGLE = 8
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,6 +52,10 @@ class LadderSearch:
                 f"{len(self._free)} positions make 2^{len(self._free)} subsets; at most {_MOST_POSITIONS} can be tried"
             )
         positions = len(self._blocks)
+        if positions - len(self._free) > _MOST_SINGLE:
+            raise SettingsError(
+                f"{positions - len(self._free)} blocks of one layer; at most {_MOST_SINGLE} can be tried"
+            )
         inputs_NL = windows.tokens_NL[:, :-1].to(next(bank.teacher.parameters()).device)
         self._replay = {
             Owner.STUDENT: Replay(bank.architecture, assemble(bank, Variant.student(positions)), inputs_NL),
@@ -60,21 +66,25 @@ class LadderSearch:
         self._teacher_NLV = teacher.log_probabilities(last_NLD)
 
     def best(self) -> dict[int, Scored]:
-        """For each depth that patching reaches, the variant with the least KL divergence."""
+        """For each depth that patching reaches, the variant with the least KL divergence.
+
+        Student and teacher themselves always stand for their own depths.
+        """
         best: dict[int, Scored] = {}
         with tqdm(total=2 ** len(self._free), desc="trying subsets", unit="size") as progress:
             for scored in self._below(self._replay[Owner.STUDENT].embedded_NLD, ()):
                 progress.update()
                 self._keep(best, scored)
         single = [position for position in range(len(self._blocks)) if position not in self._free]
-        for leader in tqdm(list(best.values()), desc="single-layer blocks", unit="size"):
+        between = [scored for _, scored in sorted(best.items())][1:-1]
+        for leader in tqdm(between, desc="single-layer blocks", unit="size"):
             for choices in product((False, True), repeat=len(single)):
                 choice = list(leader.variant.choice)
                 for position, patched in zip(single, choices, strict=True):
                     choice[position] = patched
                 if any(choices):
                     self._keep(best, self.score(Variant(tuple(choice))))
-        return dict(sorted(best.items()))
+        return dict(sorted(best.items())) | {self._map.teacher_layers: self.score(Variant.teacher(len(self._blocks)))}
 
     def score(self, variant: Variant) -> Scored:
         """Score one variant."""

@@ -1,10 +1,8 @@
 """Evaluation text: read, detokenised, cut into windows."""
 
 import hashlib
-import json
 import re
 from dataclasses import dataclass
-from itertools import islice
 from pathlib import Path
 from typing import Literal
 
@@ -13,6 +11,8 @@ from torch import Tensor
 from transformers import PreTrainedTokenizerBase as Tokenizer
 
 from anysize.errors import SettingsError
+from anysize_training.distill.data import read_documents
+from anysize_training.distill.recipe import Data
 
 Detokenise = Literal["none", "wikitext"]
 
@@ -80,10 +80,13 @@ def read_windows(
         raw = path.read_bytes()
     except OSError as error:
         raise SettingsError(f"cannot read {path}: {error.strerror}") from error
-    text = raw.decode("utf-8")
     if path.suffix == ".jsonl":
-        rows = islice(text.splitlines(), first_row, None)
-        text = "\n\n".join(json.loads(row)["text"] for row in rows)
+        text = "\n\n".join(read_documents(Data(source=str(path), first_row=first_row)))
+    else:
+        try:
+            text = raw.decode("utf-8")
+        except UnicodeDecodeError as error:
+            raise SettingsError(f"{path} is no UTF-8 text: {error}") from error
     if detokenise == "wikitext":
         text = detokenise_wikitext(text)
     # No token is longer than a few dozen characters, so this much text is enough.
