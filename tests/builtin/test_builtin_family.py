@@ -44,7 +44,7 @@ def service() -> Iterator[tuple[httpx.Client, psutil.Process]]:
                 if client.get("/ready").status_code == 200:
                     break
             except httpx.TransportError:
-                assert process.poll() is None, process.stderr.read()
+                assert process.poll() is None, process.communicate()[1]
                 time.sleep(0.2)
         yield client, psutil.Process(process.pid)
     process.terminate()
@@ -114,7 +114,8 @@ def test_every_size_continues_a_text_as_transformers_does_with_and_without_cache
     for size in (family.ladder[0], family.ladder[len(family.ladder) // 2], family.teacher):
         model = family.assemble(size.variant)
         cached, plain = (
-            model.generate(ids, max_new_tokens=6, do_sample=False, use_cache=use_cache) for use_cache in (True, False)
+            model.generate(ids, max_new_tokens=6, do_sample=False, use_cache=use_cache)  # pyright: ignore[reportCallIssue]
+            for use_cache in (True, False)
         )
         assert torch.equal(cached, plain)
 

@@ -1,6 +1,7 @@
 """Training text in, packed sequences out."""
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
@@ -12,7 +13,7 @@ from anysize_training.distill.data import load_sequences, read_documents
 from anysize_training.distill.recipe import Data
 
 
-def jsonl(folder: Path, texts: list[object]) -> Path:
+def jsonl(folder: Path, texts: Sequence[object]) -> Path:
     path = folder / "text.jsonl"
     path.write_text("".join(json.dumps({"title": "t", "text": text}) + "\n" for text in texts), encoding="utf-8")
     return path
@@ -24,7 +25,7 @@ def test_sequences_are_the_documents_joined_by_separators(tmp_path: Path) -> Non
     tokenizer = byte_tokenizer()
     sequences = load_sequences(data, tokenizer, limit=1000, seed=3)
     stream = sequences.tokens_NL.flatten().tolist()
-    joined = tokenizer.decode(stream)
+    joined = str(tokenizer.decode(stream))
     pieces = joined.split(SPECIAL[0])[:-1]
     assert set(pieces) <= set(texts)
     assert len(pieces) == len(set(pieces)) >= 35
@@ -92,7 +93,7 @@ def test_a_source_longer_than_the_shuffle_buffer_is_read_once_and_whole(tmp_path
     whole = Data(source=str(jsonl(tmp_path, texts)), sequence_length=8)
     monkeypatch.setattr("anysize_training.distill.data._SHUFFLE_BUFFER", 16)
     sequences = load_sequences(whole, byte_tokenizer(), limit=1000, seed=1)
-    decoded = byte_tokenizer().decode(sequences.tokens_NL.flatten().tolist()).split(SPECIAL[2])[:-1]
+    decoded = str(byte_tokenizer().decode(sequences.tokens_NL.flatten().tolist())).split(SPECIAL[2])[:-1]
     assert sorted(decoded) == sorted(set(decoded))
     assert set(decoded) <= set(texts)
     assert len(decoded) >= 195

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from anysize.errors import SettingsError
-from anysize_training.distill.recipe import Optimizer, Recipe, load_recipe, shipped_recipes
+from anysize_training.distill.recipe import KeptLayers, Optimizer, Recipe, load_recipe, shipped_recipes
 
 
 @pytest.mark.parametrize("name", shipped_recipes())
@@ -30,7 +30,7 @@ def test_values_are_overridden_by_their_dotted_names() -> None:
     assert recipe.optimizer.learning_rate == 1e-3
     assert recipe.student.rank == 8
     assert recipe.data.source == "other.txt"
-    assert recipe.student.initialise.layers == (0, 3)
+    assert recipe.student.initialise == KeptLayers(layers=(0, 3))
 
 
 @pytest.mark.parametrize(

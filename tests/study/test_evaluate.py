@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from fakes import ARCHITECTURES, byte_tokenizer, tiny_bank
+from fakes import ARCHITECTURES, Kind, byte_tokenizer, tiny_bank
 from torch.nn import functional as F
 
 from anysize.errors import SettingsError
@@ -38,7 +38,7 @@ def plain_quality(bank, variant: Variant, text: Windows) -> tuple[float, float]:
 
 @pytest.mark.parametrize("kind", ["full", "delta"])
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
-def test_quality_equals_plain_transformers(architecture: str, kind: str) -> None:
+def test_quality_equals_plain_transformers(architecture: str, kind: Kind) -> None:
     bank, text = tiny_bank(architecture, kind=kind), windows()
     evaluator = Evaluator(bank, text, batch=2)
     for choice in product((False, True), repeat=3):
