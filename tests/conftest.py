@@ -3,6 +3,7 @@
 import os
 from pathlib import Path
 
+import hypothesis
 import pytest
 import torch
 from fakes import write_tiny_family
@@ -11,6 +12,9 @@ from transformers.utils import logging as transformers_logging
 from anysize.family.family import Family
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
+# No test asserts a time: on a busy machine one example may take long.
+hypothesis.settings.register_profile("untimed", deadline=None)
+hypothesis.settings.load_profile("untimed")
 transformers_logging.disable_progress_bar()
 # Tiny models are faster on one thread, and tests that run beside each other do not fight for cores.
 torch.set_num_threads(1)

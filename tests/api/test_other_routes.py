@@ -152,8 +152,9 @@ def test_label_values_come_from_the_ladder_alone(service: RunningService):
 def test_gauges_show_what_waits_and_what_runs(service: RunningService):
     gate = Gate()
     service.family.before_step = gate
-    futures = [service.state.engine.submit(_request(service)) for _ in range(3)]
+    futures = [service.state.engine.submit(_request(service))]
     gate.wait()
+    futures += [service.state.engine.submit(_request(service)) for _ in range(2)]
     samples = metrics(service)
     assert samples["anysize_num_requests_waiting{}"] == 2
     assert samples["anysize_num_requests_running{}"] == 1

@@ -119,7 +119,7 @@ def test_times_are_in_order(max_tokens: int):
     assert 250 <= timing.queue_ms <= timing.ttft_ms <= timing.total_ms
     assert (timing.tpot_ms is None) == (max_tokens == 1)
     if timing.tpot_ms is not None:
-        assert timing.tpot_ms * (max_tokens - 1) == pytest.approx(timing.total_ms - timing.ttft_ms)
+        assert 0 < timing.tpot_ms * (max_tokens - 1) <= timing.total_ms - timing.ttft_ms
 
 
 def test_each_step_is_reported():
