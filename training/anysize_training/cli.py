@@ -76,7 +76,9 @@ def init(
         print_json({"teacher": teacher, "dataset": windows.name, "path": rows})
         return
     best = path[-1]
-    terminal.print(f"student.initialise.layers={list(best.blocks.kept)}  # KL {best.kl:.3f}", highlight=False)
+    terminal.print(
+        f"student.initialise.layers={list(best.blocks.kept)}  # KL {best.kl:.3f}", highlight=False, soft_wrap=True
+    )
 
 
 @app.command()
