@@ -10,6 +10,7 @@ import torch
 import yaml
 from huggingface_hub import hf_hub_download
 from huggingface_hub.errors import HfHubHTTPError, HFValidationError
+from rich.markup import escape
 from rich.table import Table
 from torch import nn
 from transformers import CONFIG_MAPPING, AutoModelForCausalLM, PreTrainedConfig
@@ -42,9 +43,9 @@ class PlannedSize:
 class Flops:
     """Training FLOPs in closed form: tokens times 4 s + 2 t + 2 T.
 
-    s are the parameters of a student's layers, final norm and LM head, t those of them that are trained, T the
-    teacher's. Forward takes 2 for each, backward 2 to pass through and 2 for the gradient of what is trained, so a
-    `full` student (t = s) takes 6 s + 2 T. Embedding lookups, attention scores and the optimizer are left out.
+    s are the parameters of a student's layers, final norm and LM head, t the trained ones of them, T the teacher's.
+    Forward takes 2 for each, backward 2 to pass through and 2 for the gradient of what is trained; a `full` student
+    (t = s) so takes 6 s + 2 T. Embedding lookups, attention scores and the optimizer are left out.
 
     Attributes:
         distillation: of the recipe's student, after which every interior size is free.
@@ -97,7 +98,6 @@ class Plan:
         teacher_parameters, student_parameters: at inference, embedding and LM head counted separately (Table 1).
         student_train_parameters: that the run changes, tied tensors once.
         sizes: the nested ladder, smallest first; `interior_sizes` of them lie between student and teacher.
-        tokens: of the run.
         paper: of this teacher and the paper's own student of it.
     """
 
@@ -168,36 +168,32 @@ def make_plan(recipe: Recipe) -> Plan:
 
 def plan_tables(plan: Plan) -> tuple[Table, Table]:
     """The plan for people: its figures, beside the paper's where there are any, and its sizes."""
-    paper, memory = plan.paper or Published(), plan.memory
+    paper, memory, flops = plan.paper or Published(), plan.memory, plan.flops
     spans = " ".join(str(first) if first == last else f"{first}-{last}" for first, last in plan.blocks)
-    facts = Table("", "plan", *(["paper"] if plan.paper else []), title=f"{plan.recipe}: {plan.teacher}")
-    for name, ours, theirs in (
-        ("teacher layers, N", plan.teacher_layers, None),
-        (f"student layers, M ({plan.student_kind})", plan.student_layers, None),
+    smaller_bytes = memory.total_bytes - memory.teacher_float32_bytes + memory.teacher_bfloat16_bytes
+    rows = (
+        ("teacher layers, N", f"{plan.teacher_layers}", None),
+        (f"student layers, M ({plan.student_kind})", f"{plan.student_layers}", None),
         ("teacher layers of each block", spans, None),
         ("teacher inference parameters", _billions(plan.teacher_parameters), paper.teacher_billions),
         ("student train parameters", _billions(plan.student_train_parameters), paper.student_train_billions),
         ("student inference parameters", _billions(plan.student_parameters), paper.student_billions),
         ("tokens", f"{plan.tokens:,}", None),
-        ("FLOPs of the distillation", f"{plan.flops.distillation:.3g}", paper.distillation_flops),
-        (
-            f"FLOPs of {plan.interior_sizes} interior sizes, each by itself",
-            f"{plan.flops.interior_sizes:.3g}",
-            paper.interior_sizes_flops,
-        ),
-        ("ratio of the two", f"{plan.flops.ratio:.2f}", paper.ratio),
-        ("memory: student, gradients, moments", _gigabytes(memory.total_bytes - memory.teacher_float32_bytes), None),
-        (
-            "memory: teacher in float32 (in bfloat16)",
-            f"{_gigabytes(memory.teacher_float32_bytes)} ({_gigabytes(memory.teacher_bfloat16_bytes)})",
-            None,
-        ),
-    ):
-        printed = f"{theirs} B" if name.endswith("parameters") else f"{theirs:g}" if theirs else ""
-        facts.add_row(name, str(ours), *([printed if theirs else ""] if plan.paper else []))
-    sizes = Table("variant", "layers", "inference parameters", "fraction", caption=paper.note, caption_justify="left")
+        ("FLOPs of the distillation", f"{flops.distillation:.3g}", paper.distillation_flops),
+        (f"FLOPs of {plan.interior_sizes} interior sizes", f"{flops.interior_sizes:.3g}", paper.interior_sizes_flops),
+        ("ratio of the two", f"{flops.ratio:.2f}", paper.ratio),
+        ("memory (estimate)", f"{memory.total_bytes / 1e9:.1f} GB", None),
+        ("with a bfloat16 teacher (estimate)", f"{smaller_bytes / 1e9:.1f} GB", None),
+    )
+    columns = ("", "plan", "paper") if plan.paper else ("", "plan")
+    title = escape(f"{plan.recipe}: {plan.teacher}")
+    facts = Table(*columns, title=title, caption=paper.note, caption_justify="left")
+    for name, ours, theirs in rows:
+        printed = f"{theirs:.4g}{' B' * name.endswith('parameters')}" if theirs else ""
+        facts.add_row(*(name, ours, printed)[: len(columns)])
+    sizes = Table("variant", "layers", "inference parameters", "fraction")
     for size in plan.sizes:
-        sizes.add_row(size.variant, str(size.layers), f"{size.parameters:,}", f"{size.fraction:.3f}")
+        sizes.add_row(size.variant, f"{size.layers}", f"{size.parameters:,}", f"{size.fraction:.3f}")
     return facts, sizes
 
 
@@ -222,22 +218,22 @@ def _teacher_config(name: str) -> PreTrainedConfig:
     try:
         return load_config(Path(hf_hub_download(name, "config.json")).parent)
     except (HfHubHTTPError, HFValidationError, OSError) as error:
-        raise FetchError(f"{name} is no folder, and its config cannot be had from the hub: {error}") from error
+        raise FetchError(f"{name} is no folder, and its config cannot be had: {error}") from error
 
 
 def _flops_of_token(bank: Bank, *, full: bool) -> Callable[[int], int]:
     """FLOPs of one training token by the student's depth; the layers of one model are all of one size."""
     architecture, teacher, student = bank.architecture, bank.teacher, bank.student
-    ends = (*architecture.norm_of(teacher).parameters(), *architecture.head_of(teacher).parameters())
-    teacher_layer, student_layer = architecture.layers_of(teacher)[0], architecture.layers_of(student)[0]
+    norm = _count(architecture.norm_of(teacher).parameters())
+    ends = norm + _count(architecture.head_of(teacher).parameters())
+    of_teacher = ends + sum(_count(layer.parameters()) for layer in architecture.layers_of(teacher))
+    layer = list(architecture.layers_of(student)[0].parameters())
     shared = {id(parameter) for parameter in teacher.parameters()}
-    own = _count(parameter for parameter in student_layer.parameters() if id(parameter) not in shared)
+    own = _count(parameter for parameter in layer if id(parameter) not in shared)
 
     def flops(depth: int) -> int:
-        used = _count(ends) + depth * _count(student_layer.parameters())
-        trained = used if full else _count(architecture.norm_of(student).parameters()) + depth * own
-        of_teacher = _count(ends) + bank.blocks.teacher_layers * _count(teacher_layer.parameters())
-        return 4 * used + 2 * trained + 2 * of_teacher
+        used = ends + depth * _count(layer)
+        return 4 * used + 2 * (used if full else norm + depth * own) + 2 * of_teacher
 
     return flops
 
@@ -247,8 +243,4 @@ def _count(parameters: Iterable[nn.Parameter]) -> int:
 
 
 def _billions(parameters: int) -> str:
-    return f"{parameters / 1e9:.3f} B"
-
-
-def _gigabytes(size_bytes: int) -> str:
-    return f"{size_bytes / 1e9:.1f} GB"
+    return f"{parameters / 1e9:.3f} B" if parameters >= 1e9 else f"{parameters / 1e6:.1f} M"
