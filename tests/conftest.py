@@ -6,7 +6,7 @@ from pathlib import Path
 import hypothesis
 import pytest
 import torch
-from fakes import write_tiny_family
+from fakes import CPU, write_tiny_family
 from transformers.utils import logging as transformers_logging
 
 from anysize.family.family import Family
@@ -18,8 +18,6 @@ hypothesis.settings.load_profile("untimed")
 transformers_logging.disable_progress_bar()
 # Tiny models are faster on one thread, and tests that run beside each other do not fight for cores.
 torch.set_num_threads(1)
-
-CPU = torch.device("cpu")
 
 
 @pytest.fixture

@@ -39,6 +39,7 @@ SPECIAL = ("<|endoftext|>", "<|im_start|>", "<|im_end|>")
 VOCABULARY = 256 + len(SPECIAL)
 CONTEXT = 256
 RANK = 4
+CPU = torch.device("cpu")
 
 
 def tiny_config(architecture: str, layers: int, *, tied: bool = True) -> PreTrainedConfig:

@@ -14,9 +14,8 @@ from typing import Any
 
 import pytest
 import torch
-from conftest import CPU
 from damage import change_json, list_again, put
-from fakes import tiny_config, tiny_model, write_tiny_family
+from fakes import CPU, tiny_config, tiny_model, write_tiny_family
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from safetensors.torch import load_file, save_file

@@ -7,8 +7,16 @@ from pathlib import Path
 
 import pytest
 import torch
-from conftest import CPU
-from fakes import ARCHITECTURES, Kind, save_checkpoint_folder, tiny_bank, tiny_config, tiny_model, write_tiny_family
+from fakes import (
+    ARCHITECTURES,
+    CPU,
+    Kind,
+    save_checkpoint_folder,
+    tiny_bank,
+    tiny_config,
+    tiny_model,
+    write_tiny_family,
+)
 from references import all_variants, some_tokens
 from safetensors.torch import load_file, save_file
 

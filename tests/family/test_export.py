@@ -10,8 +10,7 @@ from typing import Any
 
 import pytest
 import torch
-from conftest import CPU
-from fakes import Kind, byte_tokenizer, tiny_bank
+from fakes import CPU, Kind, byte_tokenizer, tiny_bank
 from references import all_variants, some_tokens
 from safetensors.torch import load_file, save_file
 

@@ -7,8 +7,7 @@ from typing import Any
 
 import pytest
 import torch
-from conftest import CPU
-from fakes import ARCHITECTURES, save_checkpoint_folder, tiny_bank, tiny_config, tiny_model
+from fakes import ARCHITECTURES, CPU, save_checkpoint_folder, tiny_bank, tiny_config, tiny_model
 from references import all_variants, reference_model, some_tokens
 
 from anysize.errors import ArtifactError
