@@ -48,7 +48,8 @@ def service() -> Iterator[tuple[httpx.Client, psutil.Process]]:
                 time.sleep(0.2)
         yield client, psutil.Process(process.pid)
     process.terminate()
-    assert process.wait(timeout=60) == 0
+    _, printed = process.communicate(timeout=60)
+    assert process.returncode == 0, printed
 
 
 def readme_requests() -> list[dict]:
