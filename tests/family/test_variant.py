@@ -77,7 +77,7 @@ def test_other_spellings_of_an_id_are_normalised(text: str, canonical: str) -> N
         "p1,2",
         "p1_0",
         "p٣",  # ARABIC-INDIC DIGIT THREE
-        "p２",  # noqa: RUF001  FULLWIDTH DIGIT TWO
+        "p２",  # noqa: RUF001  (a look-alike digit is what is tested)
         "p²",
         "p00001",
         "p99999999999999999999",

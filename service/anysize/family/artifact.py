@@ -123,6 +123,26 @@ def write_family(
     return written
 
 
+def amend_family(folder: Path, manifest: Manifest, *, card: str) -> Manifest:
+    """Give a family folder another manifest and card; its weights stay as they are.
+
+    The folder is built anew beside the old one, with hard links to the weights, and takes its place whole.
+
+    Returns:
+        The manifest as written.
+    """
+    with new_folder(folder, replace=True) as building:
+        for name in manifest.files:
+            if name != CARD:
+                (building / name).parent.mkdir(exist_ok=True)
+                _link(folder / name, building / name)
+        (building / CARD).write_text(card, encoding="utf-8")
+        entry = FileEntry(bytes=len(card.encode()), sha256=sha256_of(building / CARD))
+        written = manifest.model_copy(update={"files": manifest.files | {CARD: entry}})
+        (building / MANIFEST).write_text(written.model_dump_json(indent=2) + "\n", encoding="utf-8")
+    return written
+
+
 def student_tensors(bank: Bank, manifest: Manifest, dtype: torch.dtype) -> dict[str, Tensor]:
     """The tensors that a family folder stores for its student, by name."""
     if isinstance(manifest.student, DeltaStudent):
@@ -180,23 +200,3 @@ def _link(source: Path, target: Path) -> None:
         os.link(source.resolve(), target)
     except OSError:
         shutil.copyfile(source, target)
-
-
-def amend_family(folder: Path, manifest: Manifest, *, card: str) -> Manifest:
-    """Give a family folder another manifest and card; its weights stay as they are.
-
-    The folder is built anew beside the old one, with hard links to the weights, and takes its place whole.
-
-    Returns:
-        The manifest as written.
-    """
-    with new_folder(folder, replace=True) as building:
-        for name in manifest.files:
-            if name != CARD:
-                (building / name).parent.mkdir(exist_ok=True)
-                _link(folder / name, building / name)
-        (building / CARD).write_text(card, encoding="utf-8")
-        entry = FileEntry(bytes=len(card.encode()), sha256=sha256_of(building / CARD))
-        written = manifest.model_copy(update={"files": manifest.files | {CARD: entry}})
-        (building / MANIFEST).write_text(written.model_dump_json(indent=2) + "\n", encoding="utf-8")
-    return written

@@ -156,7 +156,7 @@ class Family:
             return self.size(self.parse(text))
         except VariantError as error:
             some = ", ".join(size.id for size in self.ladder[:4])
-            raise VariantError(f"{error}; `GET /variants` lists those that are served: {some}, ...") from error
+            raise VariantError(f"{error}; among those that are served are {some}") from error
 
     def assemble(self, variant: Variant) -> PreTrainedModel:
         """The runnable model of a variant, sharing every tensor with the bank."""

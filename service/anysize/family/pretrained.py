@@ -174,12 +174,11 @@ def checkpoint_fingerprint(folder: Path) -> str:
     digest = hashlib.sha256()
     for name in sorted(where):
         with safe_open(where[name], framework="pt") as file:
-            digest_tensor(digest, name, file.get_tensor(name))
+            _digest_tensor(digest, name, file.get_tensor(name))
     return digest.hexdigest()
 
 
-def digest_tensor(digest: "hashlib._Hash", name: str, tensor: Tensor) -> None:
-    """Add one tensor to a fingerprint."""
+def _digest_tensor(digest: "hashlib._Hash", name: str, tensor: Tensor) -> None:
     digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
     digest.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().data)
 
