@@ -151,7 +151,9 @@ def test_what_the_parser_refuses_exits_with_2_too(options: list[str]):
     assert run("generate", "a", *options).exit_code == 2
 
 
-@pytest.mark.parametrize("command", [["variants"], ["generate", "a"], ["serve", "--port", "0"], ["bench", "build"]], ids=" ".join)
+@pytest.mark.parametrize(
+    "command", [["variants"], ["generate", "a"], ["serve", "--port", "0"], ["bench", "build"]], ids=" ".join
+)
 def test_a_wrong_family_is_one_line_that_says_what_and_where(tmp_path: Path, command: list[str]):
     nowhere = tmp_path / "[red]nowhere[/red]"
     line = complaint(run(*command, "--family", str(nowhere)))
