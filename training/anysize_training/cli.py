@@ -1,15 +1,11 @@
 """The command line: `anysize-train init | plan | distill | evaluate | ladder`."""
 
-import shlex
-import sys
-from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
-from rich.table import Table
 
-from anysize.console import errors_for_people, print_json, say, terminal
+from anysize.console import errors_for_people
 
 app = typer.Typer(
     name="anysize-train",
@@ -47,38 +43,19 @@ def init(
 
     Examples: `anysize-train init builtin:smollm2-135m --layers 11 --text wikipedia.jsonl --first-row 7500`
     """
-    import torch
-
-    from anysize.family.architectures import architecture_of
-    from anysize.family.pretrained import load_model, load_tokenizer
-    from anysize.settings import resolve_device
-    from anysize_training.distill.selection import KLSelection
-    from anysize_training.distill.teacher import find_teacher
-    from anysize_training.study.texts import read_windows
+    from anysize_training.commands.init import choose_layers
 
     with errors_for_people():
-        _, folder = find_teacher(teacher, say)
-        device = resolve_device("auto")
-        model = load_model(folder, dtype=torch.float32, device=device)
-        windows = read_windows(text, load_tokenizer(folder), length=window, max_tokens=max_tokens, first_row=first_row)
-        architecture = architecture_of(model.config, str(folder))
-        inputs_NL = windows.tokens_NL[:, :-1].to(device)
-        search = KLSelection(architecture, model, inputs_NL, longest_block=longest_block)
-        path = []
-        for selection in search.greedy(layers):
-            path.append(selection)
-            say(f"{selection.blocks.student_layers} layers, KL {selection.kl:.3f}: {list(selection.blocks.kept)}")
-        for selection in search.refine(path[-1]):
-            path.append(selection)
-            say(f"moved one layer, KL {selection.kl:.3f}: {list(selection.blocks.kept)}")
-    if as_json:
-        rows = [{"kept_layers": selection.blocks.kept, "kl": selection.kl} for selection in path]
-        print_json({"teacher": teacher, "dataset": windows.name, "path": rows})
-        return
-    best = path[-1]
-    terminal.print(
-        f"student.initialise.layers={list(best.blocks.kept)}  # KL {best.kl:.3f}", highlight=False, soft_wrap=True
-    )
+        choose_layers(
+            teacher,
+            text,
+            layers=layers,
+            longest_block=longest_block,
+            first_row=first_row,
+            max_tokens=max_tokens,
+            window=window,
+            as_json=as_json,
+        )
 
 
 @app.command()
@@ -91,15 +68,10 @@ def plan(
 
     Examples: `anysize-train plan paper-qwen3-4b` | `anysize-train plan my.yaml --set run.steps=100 --json`
     """
-    from anysize_training.distill.recipe import load_recipe
-    from anysize_training.study.plan import make_plan, plan_tables
+    from anysize_training.commands.plan import plan_recipe
 
     with errors_for_people():
-        planned = make_plan(load_recipe(recipe, override or []))
-    if as_json:
-        print_json(asdict(planned))
-        return
-    terminal.print(*plan_tables(planned), sep="\n")
+        plan_recipe(recipe, override or [], as_json=as_json)
 
 
 @app.command()
@@ -114,16 +86,12 @@ def distill(
     Examples: `anysize-train distill --recipe smollm2-135m --out runs/a --set data.source=wikipedia.jsonl` |
     `anysize-train distill --recipe my.yaml --out runs/b --resume`
     """
-    from anysize_training.distill.pipeline import distill as run
-    from anysize_training.distill.recipe import load_recipe
+    from anysize_training.commands.distill import run_distillation
 
     with errors_for_people():
-        loaded = load_recipe(recipe, override or [])
-        command = ["anysize-train", "distill", "--recipe", recipe, "--out", str(out)]
-        for value in override or []:
-            command += ["--set", value]
-        if run(loaded, out, resume=resume, command=command, say=say) is None:
-            raise typer.Exit(130)
+        finished = run_distillation(recipe, out, override or [], resume=resume)
+    if not finished:
+        raise typer.Exit(130)
 
 
 @app.command()
@@ -143,59 +111,20 @@ def evaluate(
     Examples: `anysize-train evaluate builtin --text wikitext2_test.txt --wikitext --untrained` |
     `anysize-train evaluate runs/a/family --text held_out.jsonl --json`
     """
-    from anysize_training.study.evaluate import Evaluator
-    from anysize_training.study.measure import amend, measurement, untrained_quality
-    from anysize_training.study.texts import read_windows
+    from anysize_training.commands.evaluate import evaluate_family
 
     with errors_for_people():
-        folder, loaded = _load(family)
-        windows = read_windows(
+        evaluate_family(
+            family,
             text,
-            loaded.tokenizer,
-            length=window,
-            max_tokens=max_tokens,
-            detokenise="wikitext" if wikitext else "none",
             first_row=first_row,
+            max_tokens=max_tokens,
+            window=window,
+            wikitext=wikitext,
+            untrained=untrained,
+            write=write,
+            as_json=as_json,
         )
-        qualities = Evaluator(loaded.bank, windows).qualities([size.variant for size in loaded.ladder])
-        measurements = tuple(measurement(size.variant, qualities[size.id], windows) for size in loaded.ladder)
-        before = untrained_quality(loaded, windows) if untrained else None
-        report: dict[str, Any] = {
-            "family": loaded.name,
-            "dataset": windows.name,
-            "dataset_sha256": windows.sha256,
-            "tokens": windows.scored,
-            "sizes": [
-                {
-                    "variant": size.id,
-                    "layers": size.layers,
-                    "fraction": size.fraction,
-                    "perplexity": qualities[size.id].perplexity,
-                    "kl": qualities[size.id].kl,
-                }
-                for size in loaded.ladder
-            ],
-            "untrained_student_perplexity": before.perplexity if before else None,
-        }
-        if write:
-            student = loaded.parse("student")
-            update = {
-                "measurements": measurements,
-                "measurements_command": _command_line(),
-                "untrained": measurement(student, before, windows) if before else None,
-            }
-            amend(folder, loaded, loaded.manifest.model_copy(update=update))
-    if as_json:
-        print_json(report)
-        return
-    table = Table("variant", "layers", "fraction", "perplexity", "KL", title=f"{loaded.name} on {windows.name}")
-    for row in report["sizes"]:
-        table.add_row(
-            row["variant"], str(row["layers"]), f"{row['fraction']:.3f}", f"{row['perplexity']:.2f}", f"{row['kl']:.3f}"
-        )
-    terminal.print(table)
-    if before:
-        terminal.print(f"student before training: perplexity {before.perplexity:,.0f}", highlight=False)
 
 
 @app.command()
@@ -216,48 +145,15 @@ def ladder(
     Examples: `anysize-train ladder builtin --text wikipedia.jsonl --first-row 7500` |
     `anysize-train ladder runs/a/family --text held_out.jsonl --write`
     """
-    from anysize_training.study.ladder import LadderSearch, falling
-    from anysize_training.study.measure import amend
-    from anysize_training.study.texts import read_windows
+    from anysize_training.commands.ladder import find_ladder
 
     with errors_for_people():
-        folder, loaded = _load(family)
-        windows = read_windows(text, loaded.tokenizer, length=window, max_tokens=max_tokens, first_row=first_row)
-        rungs = falling(LadderSearch(loaded.bank, windows).best())
-        if write:
-            ids = tuple(rung.variant.id for rung in rungs)
-            update = {
-                "ladder": ids,
-                "ladder_command": _command_line(),
-                "measurements": (),
-                "measurements_command": None,
-                "untrained": None,
-            }
-            amend(folder, loaded, loaded.manifest.model_copy(update=update))
-    if as_json:
-        rows = [{"variant": rung.variant.id, "kl": rung.kl} for rung in rungs]
-        print_json({"family": loaded.name, "dataset": windows.name, "ladder": rows})
-        return
-    table = Table(
-        "variant", "layers", "KL", title=f"{loaded.name}, calibrated on {windows.scored} tokens of {windows.name}"
-    )
-    for rung in rungs:
-        table.add_row(rung.variant.id, str(rung.variant.depth(loaded.bank.blocks)), f"{rung.kl:.4f}")
-    terminal.print(table)
-
-
-def _command_line() -> str:
-    """The command line for a model card, without folders of this machine."""
-    words = [Path(word).name if Path(word).is_absolute() else word for word in sys.argv[1:]]
-    return shlex.join(["anysize-train", *words])
-
-
-def _load(family: Path) -> Any:
-    import torch
-
-    from anysize.family.family import Family, builtin_folder
-    from anysize.settings import resolve_device
-
-    folder = builtin_folder() if str(family) == "builtin" else family
-    say(f"loading {folder.name}")
-    return folder, Family.load(folder, dtype=torch.float32, device=resolve_device("auto"))
+        find_ladder(
+            family,
+            text,
+            first_row=first_row,
+            max_tokens=max_tokens,
+            window=window,
+            write=write,
+            as_json=as_json,
+        )
