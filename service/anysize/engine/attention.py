@@ -1,0 +1,118 @@
+"""Attention of packed rows over paged keys and values, in the place of transformers' own.
+
+A layer is called once with the tokens of many rows, packed into one. transformers' layer modules look up what computes
+attention by the name in their config; under the name here they find `paged_attention`. What it needs to know of the
+rows comes with the call, as the keyword `kv`.
+"""
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
+
+from anysize.engine.pages import PagePool
+from anysize.engine.sequence import Sequence
+
+NAME = "anysize_paged"
+
+Masks = dict[tuple[int, int, int | None], Tensor]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class PackedKV:
+    """The keys and values that one call of a layer writes and reads.
+
+    Attributes:
+        pool: where they are.
+        slots_T: where those of the packed tokens go.
+        rows: in packed order: the sequence, its place that this layer is for it, and how many tokens it brings.
+        masks: of the step so far, by tokens brought, tokens stored and window; filled on the way.
+    """
+
+    pool: PagePool
+    slots_T: Tensor
+    rows: list[tuple[Sequence, int, int]]
+    masks: Masks = field(default_factory=dict)
+
+
+def paged_attention(
+    _module: nn.Module,
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    _attention_mask: Tensor | None = None,
+    *,
+    scaling: float,
+    kv: PackedKV,
+    sliding_window: int | None = None,
+    **_unused: Any,
+) -> tuple[Tensor, None]:
+    """Store keys and values of all rows, then let each row attend to its own (signature of transformers).
+
+    Args:
+        _module: the attention module that asks.
+        query: [1, H, T, D], of T packed tokens.
+        key: [1, G, T, D], where G divides H.
+        value: [1, G, T, D].
+        _attention_mask: none is given; which tokens a row sees follows from `kv`.
+        scaling: of the scores.
+        kv: the rows.
+        sliding_window: tokens that a token sees, itself included; all before it where None.
+
+    Returns:
+        The mix of values [1, T, H, D], and None.
+    """
+    kv.pool.write(kv.slots_T, key[0].transpose(0, 1), value[0].transpose(0, 1))
+    query_THD = query[0].transpose(0, 1)
+    mixed: list[Tensor] = []
+    start = 0
+    for sequence, place, tokens in kv.rows:
+        query_NHD = query_THD[start : start + tokens]
+        start += tokens
+        stop = sequence.length + tokens
+        first = 0 if sliding_window is None else max(0, sequence.length + 1 - sliding_window)
+        keys_1GLD, values_1GLD = sequence.read(place, first, stop)
+        if tokens == 1:
+            mixed.append(_one_token(query_NHD, keys_1GLD, values_1GLD, scaling))
+        else:
+            mask_NL = _mask(kv.masks, tokens, stop - first, sliding_window, query.device)
+            mixed.append(_many_tokens(query_NHD, keys_1GLD, values_1GLD, mask_NL, scaling))
+    return torch.cat(mixed)[None], None
+
+
+ALL_ATTENTION_FUNCTIONS.register(NAME, paged_attention)
+
+
+def _one_token(query_1HD: Tensor, keys_1GLD: Tensor, values_1GLD: Tensor, scaling: float) -> Tensor:
+    # Query heads that share keys stand as tokens of one head, so that those keys are read once.
+    _, heads, width = query_1HD.shape
+    query_1GRD = query_1HD.view(1, keys_1GLD.shape[1], -1, width)
+    out_1GRD = F.scaled_dot_product_attention(query_1GRD, keys_1GLD, values_1GLD, scale=scaling)
+    return out_1GRD.view(1, heads, width)
+
+
+def _many_tokens(query_NHD: Tensor, keys_1GLD: Tensor, values_1GLD: Tensor, mask_NL: Tensor, scaling: float) -> Tensor:
+    out_1HND = F.scaled_dot_product_attention(
+        query_NHD.transpose(0, 1)[None],
+        keys_1GLD,
+        values_1GLD,
+        attn_mask=mask_NL,
+        scale=scaling,
+        enable_gqa=keys_1GLD.shape[1] != query_NHD.shape[1],
+    )
+    return out_1HND[0].transpose(0, 1)
+
+
+def _mask(masks: Masks, tokens: int, seen: int, window: int | None, device: torch.device) -> Tensor:
+    """Which of the `seen` last tokens each of the `tokens` last of them attends to, True where it does."""
+    mask_NL = masks.get((tokens, seen, window))
+    if mask_NL is None:
+        everything = torch.ones(tokens, seen, dtype=torch.bool, device=device)
+        mask_NL = everything.tril(seen - tokens)
+        if window is not None:
+            mask_NL &= everything.triu(seen - tokens - window + 1)
+        masks[tokens, seen, window] = mask_NL
+    return mask_NL

@@ -1,0 +1,113 @@
+"""The bank made runnable: one sweep over its layers advances every row of a step, whatever their variants."""
+
+import copy
+from collections import abc
+from functools import lru_cache
+
+import torch
+from torch import Tensor, nn
+
+from anysize.engine.attention import NAME, Masks, PackedKV
+from anysize.engine.ends import Ends
+from anysize.engine.mixed import Border, is_delta, mixed
+from anysize.engine.pages import PagePool
+from anysize.engine.plan import Plan, plan_step
+from anysize.engine.sequence import Row
+from anysize.family.assembly import view
+from anysize.family.bank import Bank
+from anysize.family.variant import LayerRef, Owner
+
+_REMEMBERED_PLANS = 64
+
+Rotation = tuple[Tensor, ...]
+
+
+class Sweep:
+    """Views of every layer of the bank, and the order in which a step uses them.
+
+    Each layer runs at most once a step, so its weights are read at most once. The views are this object's own.
+
+    Args:
+        bank: the weights.
+    """
+
+    def __init__(self, bank: Bank) -> None:
+        self._device = next(bank.teacher.parameters()).device
+        self._border = Border()
+        self._shares_base = is_delta(bank)
+        self._layers = self._views(bank)
+        self._ends = Ends(bank)
+        rotary = getattr(bank.architecture.backbone_of(bank.teacher), "rotary_emb", None)
+        self._rotary = None if rotary is None else view(rotary)
+        self._plan = lru_cache(maxsize=_REMEMBERED_PLANS)(
+            lambda rows: plan_step(bank.blocks, rows, shares_base=self._shares_base)
+        )
+
+    def run(self, rows: abc.Sequence[Row], pool: PagePool) -> Tensor:
+        """Advance rows by their tokens: store keys and values, compute the logits that are wanted.
+
+        Args:
+            rows: at least one.
+            pool: where the keys and values of their sequences are.
+
+        Returns:
+            Logits [rows with `wants_logits`, V], in the order of the rows.
+        """
+        plan: Plan = self._plan(tuple((row.sequence.variant, len(row.token_ids)) for row in rows))
+        packed = [rows[row] for row in plan.rows]
+        positions_1T = torch.tensor([_positions(packed)], device=self._device)
+        hidden_1TD = self._ends.embed(packed, positions_1T)
+        rotation: Rotation | None = None if self._rotary is None else self._rotary(hidden_1TD, positions_1T)
+        kvs = self._kvs(plan, rows, pool)
+        for position in plan.positions:
+            if position.order is not None:
+                order_T = torch.tensor(position.order, device=self._device)
+                hidden_1TD = hidden_1TD[:, order_T]
+                rotation = rotation and tuple(part[:, order_T] for part in rotation)
+            for visit in position.visits:
+                self._border.students = visit.students
+                layer, kv = self._layers[visit.layer], next(kvs)
+                if visit.tokens == slice(0, hidden_1TD.shape[1]):
+                    hidden_1TD = layer(hidden_1TD, position_embeddings=rotation, kv=kv)
+                    continue
+                here_1ND = hidden_1TD[:, visit.tokens]
+                turn = rotation and tuple(part[:, visit.tokens] for part in rotation)
+                here_1ND.copy_(layer(here_1ND, position_embeddings=turn, kv=kv))
+        wanted = [number for number, row in enumerate(rows) if row.wants_logits]
+        return self._ends.logits(
+            hidden_1TD[0],
+            [rows[row].sequence.variant.head_owner for row in wanted],
+            [plan.last[row] for row in wanted],
+        )
+
+    def _views(self, bank: Bank) -> dict[LayerRef, nn.Module]:
+        config = copy.copy(bank.teacher.config)
+        config._attn_implementation = NAME
+        refs = [LayerRef(Owner.TEACHER, layer) for layer in range(bank.blocks.teacher_layers)]
+        if not self._shares_base:
+            refs += [LayerRef(Owner.STUDENT, layer) for layer in range(bank.blocks.student_layers)]
+        layers = {ref: bank.layer(ref) for ref in refs}
+        if self._shares_base:
+            for position, kept in enumerate(bank.blocks.kept):
+                ref = LayerRef(Owner.TEACHER, kept)
+                layers[ref] = mixed(bank.layer(LayerRef(Owner.STUDENT, position)), layers[ref], self._border)
+        return {ref: view(layer, config) for ref, layer in layers.items()}
+
+    def _kvs(self, plan: Plan, rows: abc.Sequence[Row], pool: PagePool) -> abc.Iterator[PackedKV]:
+        """What each visit of the plan writes and reads, in order."""
+        slots = [row.sequence.slots(row.sequence.length, row.sequence.length + len(row.token_ids)) for row in rows]
+        visits = [visit for position in plan.positions for visit in position.visits]
+        through = [[*zip(visit.rows, visit.places, strict=True)] for visit in visits]
+        # Put together for all visits at once, so that a GPU is sent one tensor a step.
+        slots_of_all = torch.cat([slots[row][place] for pairs in through for row, place in pairs]).to(self._device)
+        lengths = [visit.tokens.stop - visit.tokens.start for visit in visits]
+        masks: Masks = {}
+        for pairs, slots_T in zip(through, slots_of_all.split(lengths), strict=True):
+            places = [(rows[row].sequence, place, len(rows[row].token_ids)) for row, place in pairs]
+            yield PackedKV(pool, slots_T, places, masks)
+
+
+def _positions(packed: abc.Sequence[Row]) -> list[int]:
+    return [
+        position for row in packed for position in range(row.sequence.length, row.sequence.length + len(row.token_ids))
+    ]

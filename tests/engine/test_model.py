@@ -1,0 +1,298 @@
+"""Every size in one batch, against each variant alone under transformers' `generate`."""
+
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from functools import cache
+from typing import get_args
+
+import pytest
+import torch
+from fakes import ARCHITECTURES, VOCABULARY, Kind, tiny_bank
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor, nn
+from transformers.pytorch_utils import Conv1D
+
+from anysize.engine.model import Model, Row, Sequence
+from anysize.errors import SettingsError
+from anysize.family.assembly import assemble
+from anysize.family.bank import Bank
+from anysize.family.variant import Variant
+
+POSITIONS = 4
+SHAPE = {"teacher_layers": 8, "kept": (0, 2, 3, 6)}
+KINDS: tuple[Kind, ...] = get_args(Kind)
+everywhere = pytest.mark.parametrize(
+    ("architecture", "kind", "tied"),
+    [(architecture, kind, tied) for architecture in ARCHITECTURES for kind in KINDS for tied in (True, False)],
+)
+
+
+@dataclass(eq=False)
+class Asked:
+    """A request as the test drives it: when it comes, how its prompt is cut, what came back."""
+
+    choice: tuple[bool, ...]
+    prompt: list[int]
+    arrives: int
+    chunk: int
+    answer_tokens: int
+    sequence: Sequence | None = None
+    answer: list[int] = field(default_factory=list)
+    logits: list[Tensor] = field(default_factory=list)
+
+    @property
+    def variant(self) -> Variant:
+        return Variant(self.choice)
+
+    @property
+    def done(self) -> bool:
+        return len(self.answer) == self.answer_tokens
+
+    def row(self) -> Row:
+        assert self.sequence is not None
+        stored = self.sequence.length
+        if stored >= len(self.prompt):
+            return Row(self.sequence, self.answer[-1:], wants_logits=True)
+        chunk = self.prompt[stored : stored + self.chunk]
+        return Row(self.sequence, chunk, wants_logits=stored + len(chunk) == len(self.prompt))
+
+
+requests = st.builds(
+    Asked,
+    choice=st.tuples(*[st.booleans()] * POSITIONS),
+    prompt=st.lists(st.integers(3, VOCABULARY - 1), min_size=1, max_size=24),
+    arrives=st.integers(0, 6),
+    chunk=st.integers(1, 30),
+    answer_tokens=st.integers(1, 8),
+)
+
+
+@cache
+def bank_of(architecture: str, kind: Kind, tied: bool = True) -> Bank:
+    return tiny_bank(architecture, kind=kind, tied=tied, seed=5, **SHAPE)
+
+
+def serve(model: Model, asked: list[Asked]) -> None:
+    """Run requests as they arrive, each with a place as soon as there are pages, until all are answered."""
+    step = 0
+    while not all(one.done for one in asked):
+        for one in asked:
+            if one.sequence is None and one.arrives <= step:
+                one.sequence = model.reserve(one.variant, len(one.prompt) + one.answer_tokens)
+        running = [one for one in asked if one.sequence is not None and not one.done]
+        rows = [one.row() for one in running]
+        logits_RV = iter(model.step(rows))
+        for one, row in zip(running, rows, strict=True):
+            if row.wants_logits:
+                one.logits.append(next(logits_RV))
+                one.answer.append(int(one.logits[-1].argmax()))
+            if one.done:
+                model.release(row.sequence)
+        assert next(logits_RV, None) is None
+        assert model.free_pages + model.used_pages == model.total_pages
+        step += 1
+
+
+def check(bank: Bank, one: Asked) -> None:
+    """Tokens and logits are those of the variant alone."""
+    prompt = torch.tensor([one.prompt])
+    out = assemble(bank, one.variant).generate(  # pyright: ignore[reportCallIssue]
+        prompt,
+        attention_mask=torch.ones_like(prompt),
+        max_new_tokens=one.answer_tokens,
+        do_sample=False,
+        eos_token_id=None,
+        pad_token_id=0,
+        output_logits=True,
+        return_dict_in_generate=True,
+    )
+    assert one.answer == out.sequences[0, prompt.shape[1] :].tolist(), one.variant.id
+    torch.testing.assert_close(torch.stack(one.logits), torch.cat(out.logits), rtol=1e-4, atol=2e-5)
+
+
+@everywhere
+@settings(max_examples=8)
+@given(asked=st.lists(requests, min_size=1, max_size=6), page_tokens=st.integers(1, 9))
+def test_a_random_mix_of_sizes_answers_as_each_size_alone(
+    architecture: str, kind: Kind, tied: bool, asked: list[Asked], page_tokens: int
+):
+    bank = bank_of(architecture, kind, tied)
+    model = Model(bank, kv_bytes=1 << 17, page_tokens=page_tokens)
+
+    serve(model, asked)
+
+    for one in asked:
+        check(bank, one)
+    assert model.used_pages == 0
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("architecture", ["llama", "qwen2"])
+def test_pages_in_pieces_answer_as_pages_side_by_side(architecture: str, kind: Kind):
+    bank = bank_of(architecture, kind)
+    model = Model(bank, kv_bytes=1 << 17, page_tokens=2)
+    small = [model.reserve(Variant.student(POSITIONS), 2) for _ in range(model.total_pages // POSITIONS)]
+    for sequence in small[::2]:
+        assert sequence is not None
+        model.release(sequence)
+    one = Asked((False, True, False, True), list(range(20, 40)), arrives=0, chunk=7, answer_tokens=6)
+    one.sequence = model.reserve(one.variant, 26)
+    assert one.sequence is not None
+    assert any(len(runs) > 1 for runs in one.sequence.places)
+
+    serve(model, [one])
+
+    check(bank, one)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_each_linear_map_of_the_bank_is_applied_at_most_once_a_step(kind: Kind):
+    bank = tiny_bank("llama", kind=kind, **SHAPE)
+    calls: dict[int, int] = {}
+
+    def count(weight: object) -> Callable[..., None]:
+        def hook(*_: object) -> None:
+            calls[id(weight)] = calls.get(id(weight), 0) + 1
+
+        return hook
+
+    watched: set[int] = set()
+    for model in (bank.teacher, bank.student):
+        for module in model.modules():
+            if isinstance(module, nn.Linear | Conv1D) and id(module) not in watched:
+                watched.add(id(module))
+                module.register_forward_hook(count(module.weight))
+    served = Model(bank, kv_bytes=1 << 18)
+    variants = [Variant.student(4), Variant.of(4, [3, 4]), Variant.of(4, [1, 3]), Variant.teacher(4)]
+    rows = []
+    for number, variant in enumerate(variants):
+        sequence = served.reserve(variant, 8)
+        assert sequence is not None
+        rows.append(Row(sequence, list(range(number + 1)), wants_logits=True))
+
+    served.step(rows)
+
+    assert set(calls.values()) == {1}
+    distinct = {
+        id(module.weight) for m in (bank.teacher, bank.student) for module in m.modules() if id(module) in watched
+    }
+    assert calls.keys() == distinct
+
+
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
+def test_a_row_does_not_depend_on_its_neighbours(architecture: str):
+    bank = bank_of(architecture, "delta")
+    alone = Asked((True, False, False, True), list(range(30, 50)), arrives=0, chunk=6, answer_tokens=6)
+    serve(Model(bank, kv_bytes=1 << 18), [alone])
+    among = Asked(alone.choice, alone.prompt, arrives=0, chunk=6, answer_tokens=6)
+    others = [
+        Asked((patched, not patched, patched, patched), [9 + number], arrives=number, chunk=4, answer_tokens=8)
+        for number, patched in enumerate((True, False, True, False))
+    ]
+
+    serve(Model(bank, kv_bytes=1 << 18), [*others, among])
+
+    assert among.answer == alone.answer
+    torch.testing.assert_close(torch.stack(among.logits), torch.stack(alone.logits), rtol=1e-5, atol=1e-5)
+
+
+def test_pages_that_a_poisoned_row_left_behind_harm_nobody():
+    bank = bank_of("qwen2", "delta")
+    model = Model(bank, kv_bytes=1 << 16)
+    sequence = model.reserve(Variant.teacher(POSITIONS), 64)
+    assert sequence is not None
+    for runs in sequence.places:
+        for run in runs:
+            slots = slice(run.start * model._pool.page_tokens, run.stop * model._pool.page_tokens)
+            model._pool.keys_SGD[slots] = model._pool.values_SGD[slots] = torch.nan
+    model.release(sequence)
+    one = Asked((True, False, False, True), list(range(30, 50)), arrives=0, chunk=6, answer_tokens=6)
+
+    serve(model, [one])
+
+    check(bank, one)
+
+
+def test_a_step_that_failed_can_be_brought_again(monkeypatch: pytest.MonkeyPatch):
+    bank = bank_of("llama", "full")
+    model = Model(bank, kv_bytes=1 << 18)
+    one = Asked((True, False, False, True), list(range(30, 50)), arrives=0, chunk=6, answer_tokens=6)
+    one.sequence = model.reserve(one.variant, 26)
+    assert one.sequence is not None
+    model.step([one.row()])
+    logits, failing = model._sweep._ends.logits, iter([True])
+
+    def fail_once(*given: object) -> Tensor:
+        if next(failing, False):
+            raise RuntimeError("planted")
+        return logits(*given)  # pyright: ignore[reportArgumentType]
+
+    monkeypatch.setattr(model._sweep._ends, "logits", fail_once)
+    with pytest.raises(RuntimeError, match="planted"):
+        model.step([one.row()])
+    assert one.sequence.length == 6
+
+    serve(model, [one])
+
+    check(bank, one)
+
+
+def test_two_models_of_one_bank_run_side_by_side():
+    bank = bank_of("qwen3", "delta")
+
+    def run(seed: int) -> list[Asked]:
+        asked = [
+            Asked(choice, list(range(seed + 10, seed + 20)), arrives=0, chunk=3, answer_tokens=8)
+            for choice in ((True,) * 4, (False,) * 4, (False, True, False, True))
+        ]
+        serve(Model(bank, kv_bytes=1 << 18), asked)
+        return asked
+
+    with ThreadPoolExecutor(4) as threads:
+        for asked in threads.map(run, range(8)):
+            for one in asked:
+                check(bank, one)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_the_bank_is_as_it_was(kind: Kind):
+    bank = tiny_bank("gpt2", kind=kind, **SHAPE)
+    before = [tensor.clone() for tensor in bank.tensors()]
+    one = Asked((True, False, False, True), [5, 6, 7], arrives=0, chunk=2, answer_tokens=3)
+
+    serve(Model(bank, kv_bytes=1 << 18), [one])
+
+    assert all(torch.equal(old, new) for old, new in zip(before, bank.tensors(), strict=True))
+    assert {model.config._attn_implementation for model in (bank.teacher, bank.student)} == {"sdpa"}
+
+
+def test_a_place_is_given_when_there_are_pages_and_only_then():
+    bank = bank_of("llama", "delta")
+    page_bytes = 2 * 4 * 2 * 8 * 4
+    model = Model(bank, kv_bytes=20 * page_bytes, page_tokens=4)
+    student, teacher = Variant.student(POSITIONS), Variant.teacher(POSITIONS)
+    assert model.total_pages == 20
+    assert model.fits(teacher, 8)
+    assert not model.fits(teacher, 9)
+    assert model.fits(student, 20)
+
+    first = model.reserve(teacher, 5)
+    assert first is not None
+    assert (first.variant, first.length, first.capacity) == (teacher, 0, 8)
+    assert (model.used_pages, model.free_pages) == (16, 4)
+    assert model.reserve(teacher, 1) is None
+    assert model.reserve(student, 5) is None
+    assert model.reserve(student, 4) is not None
+    model.release(first)
+    assert (model.used_pages, model.free_pages) == (4, 16)
+
+
+def test_too_little_memory_for_one_token_is_refused():
+    with pytest.raises(SettingsError, match="too few"):
+        Model(bank_of("llama", "delta"), kv_bytes=4096)
+
+
+def test_a_step_without_rows_has_no_logits():
+    assert len(Model(bank_of("llama", "delta"), kv_bytes=1 << 18).step([])) == 0
