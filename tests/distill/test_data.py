@@ -1,15 +1,13 @@
-"""Training text in, packed sequences out."""
+"""Training text in, documents out."""
 
 import json
 from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
-import torch
-from fakes import SPECIAL, byte_tokenizer
 
 from anysize.errors import SettingsError
-from anysize_training.distill.data import load_sequences, read_documents
+from anysize_training.distill.data import read_documents, shuffled
 from anysize_training.distill.recipe import Data
 
 
@@ -17,36 +15,6 @@ def jsonl(folder: Path, texts: Sequence[object]) -> Path:
     path = folder / "text.jsonl"
     path.write_text("".join(json.dumps({"title": "t", "text": text}) + "\n" for text in texts), encoding="utf-8")
     return path
-
-
-def test_sequences_are_the_documents_joined_by_separators(tmp_path: Path) -> None:
-    texts = [f"document number {number} says hello" for number in range(40)]
-    data = Data(source=str(jsonl(tmp_path, texts)), sequence_length=16, separator=SPECIAL[0])
-    tokenizer = byte_tokenizer()
-    sequences = load_sequences(data, tokenizer, limit=1000, seed=3)
-    stream = sequences.tokens_NL.flatten().tolist()
-    joined = str(tokenizer.decode(stream))
-    pieces = joined.split(SPECIAL[0])[:-1]
-    assert set(pieces) <= set(texts)
-    assert len(pieces) == len(set(pieces)) >= 35
-    assert pieces != texts[: len(pieces)]
-
-
-def test_the_seed_alone_decides_the_order(tmp_path: Path) -> None:
-    data = Data(source=str(jsonl(tmp_path, [f"text {n} " * 5 for n in range(30)])), sequence_length=16)
-    first, again, other = (load_sequences(data, byte_tokenizer(), limit=20, seed=seed) for seed in (1, 1, 2))
-    assert torch.equal(first.tokens_NL, again.tokens_NL)
-    assert not torch.equal(first.tokens_NL, other.tokens_NL)
-
-
-def test_targets_are_inputs_moved_by_one_and_batches_wrap_around(tmp_path: Path) -> None:
-    data = Data(source=str(jsonl(tmp_path, ["abcdefghij" * 10])), sequence_length=16)
-    sequences = load_sequences(data, byte_tokenizer(), limit=5, seed=0)
-    inputs, targets = sequences.batch(0, 5)
-    assert torch.equal(inputs[:, 1:], targets[:, :-1])
-    wrapped, _ = sequences.batch(2, 3)
-    assert torch.equal(wrapped[0], inputs[1])
-    assert inputs.shape == targets.shape == (5, 16)
 
 
 def test_rows_are_sliced_and_text_files_split_at_blank_lines(tmp_path: Path) -> None:
@@ -70,31 +38,39 @@ def test_parquet_files_are_read(tmp_path: Path) -> None:
         ('{"text": 5}\n', "row 0: no text in field 'text'"),
         ("[1]\n", "row 0: no text in field 'text'"),
         ('{"text": "fine"}\n{"te', "row 1: no JSON"),
-        ('{"text": "short"}\n', "less than one sequence"),
     ],
 )
 def test_bad_text_is_named_with_its_row(content: str, message: str, tmp_path: Path) -> None:
     path = tmp_path / "bad.jsonl"
     path.write_text(content)
     with pytest.raises(SettingsError, match=message):
-        load_sequences(Data(source=str(path), sequence_length=64), byte_tokenizer(), limit=5, seed=0)
+        list(read_documents(Data(source=str(path))))
 
 
-def test_a_missing_file_and_an_unknown_separator_say_what_to_do(tmp_path: Path) -> None:
+def test_a_missing_file_says_what_to_do(tmp_path: Path) -> None:
     with pytest.raises(SettingsError, match=r"--set data\.source=FILE"):
         list(read_documents(Data(source=str(tmp_path / "none.jsonl"))))
-    data = Data(source=str(jsonl(tmp_path, ["x"])), separator="<|nothing|>")
-    with pytest.raises(SettingsError, match="is no token"):
-        load_sequences(data, byte_tokenizer(), limit=1, seed=0)
 
 
 def test_a_source_longer_than_the_shuffle_buffer_is_read_once_and_whole(tmp_path: Path, monkeypatch) -> None:
     texts = [f"{number:04d}" for number in range(200)]
     whole = Data(source=str(jsonl(tmp_path, texts)), sequence_length=8)
     monkeypatch.setattr("anysize_training.distill.data._SHUFFLE_BUFFER", 16)
-    sequences = load_sequences(whole, byte_tokenizer(), limit=1000, seed=1)
-    decoded = str(byte_tokenizer().decode(sequences.tokens_NL.flatten().tolist())).split(SPECIAL[2])[:-1]
-    assert sorted(decoded) == sorted(set(decoded))
-    assert set(decoded) <= set(texts)
-    assert len(decoded) >= 195
-    assert decoded != sorted(decoded)
+    order = list(shuffled(read_documents(whole), 1))
+    assert sorted(order) == texts
+    assert order != texts
+
+
+def test_the_seed_alone_decides_the_order(tmp_path: Path) -> None:
+    data = Data(source=str(jsonl(tmp_path, [f"text {n}" for n in range(30)])))
+    first, again, other = (list(shuffled(read_documents(data), seed)) for seed in (1, 1, 2))
+    assert first == again
+    assert sorted(first) == sorted(other)
+    assert first != other
+
+
+def test_a_text_that_ships_with_the_recipes_is_found_by_name() -> None:
+    documents = list(read_documents(Data(source="recipe:tiny.txt")))
+    assert len(documents) > 5
+    with pytest.raises(SettingsError, match=r"cannot read recipe:none\.txt"):
+        list(read_documents(Data(source="recipe:none.txt")))

@@ -14,10 +14,13 @@ from torch.nn import functional as F
 from anysize.errors import DivergedError, SettingsError
 from anysize.family.bank import Bank
 from anysize.family.blocks import BlockMap
-from anysize_training.distill.data import Sequences
+from anysize_training.distill.batches import Batch, Packing, Sequences
+from anysize_training.distill.corpus import Corpus
 from anysize_training.distill.initialise import initial_bank
+from anysize_training.distill.optimizer import learning_rate, trained_parameters
+from anysize_training.distill.processes import Processes
 from anysize_training.distill.recipe import Recipe
-from anysize_training.distill.trainer import Trainer, learning_rate, trained_parameters
+from anysize_training.distill.trainer import Trainer
 
 KEPT = (0, 2, 5)
 
@@ -36,9 +39,20 @@ def recipe(**overrides) -> Recipe:
     return Recipe.model_validate(values)
 
 
-def text(sequences: int = 24) -> Sequences:
+def text(rows: int = 24, *, packing: Packing = "stream", documents: int = 30, held_out: int = 0) -> Corpus:
+    """Random tokens in documents of random lengths, packed into rows of 12 inputs."""
     generator = torch.Generator().manual_seed(7)
-    return Sequences(torch.randint(3, 250, (sequences, 13), generator=generator, dtype=torch.int32), 1)
+    tokens = torch.randint(3, 250, (rows * 13,), generator=generator, dtype=torch.int32)
+    borders = torch.randperm(rows * 13 - 2, generator=generator)[: documents - 1].sort().values + 1
+    starts = torch.cat([torch.zeros(1, dtype=torch.int64), borders])
+    whole = Sequences(tokens, starts, length=12, packing=packing)
+    held = Sequences(tokens[: held_out * 13], starts[starts < held_out * 13], length=12, packing=packing)
+    return Corpus(whole, held if held_out else None, "0" * 64)
+
+
+def trainer_of(made: Recipe, bank: Bank, corpus: Corpus, folder: Path) -> Trainer:
+    processes = Processes(made.run, torch.device("cpu"))
+    return Trainer(made, bank, corpus, folder, processes=processes, teacher_fingerprint="1" * 64)
 
 
 def fresh_bank(made: Recipe, architecture: str = "llama") -> Bank:
@@ -50,9 +64,14 @@ def weights(bank: Bank, made: Recipe) -> dict[str, torch.Tensor]:
     return {name: parameter.detach().clone() for name, parameter in trained_parameters(bank, made).items()}
 
 
-def dense_gradients(bank: Bank, made: Recipe, inputs, targets) -> dict[str, torch.Tensor]:
+def batch_of(corpus: Corpus, step: int, size: int) -> Batch:
+    return corpus.training.rows(corpus.training.row_numbers(step, size))
+
+
+def dense_gradients(bank: Bank, made: Recipe, batch: Batch) -> dict[str, torch.Tensor]:
     """Equation 1 by plain transformers: all hidden states, all logits, one autograd graph."""
     objective, blocks = made.objective, bank.blocks
+    inputs, targets = batch.inputs_BL, batch.targets_BL
     student = bank.student
     ours = student(inputs, output_hidden_states=True)
     with torch.no_grad():
@@ -96,10 +115,9 @@ def test_gradients_equal_those_of_the_dense_objective(architecture: str, kind: s
     with torch.no_grad():
         for parameter in trained_parameters(bank, made).values():
             parameter.add_(0.05 * torch.randn_like(parameter))
-    trainer = Trainer(made, bank, text(), tmp_path)
-    inputs, targets = text().batch(0, 4)
-    expected = dense_gradients(bank, made, inputs, targets)
-    trainer._micro_step(inputs, targets, targets.numel())
+    trainer = trainer_of(made, bank, text(), tmp_path)
+    expected = dense_gradients(bank, made, batch_of(text(), 0, 4))
+    trainer._step.run(0)
     for name, parameter in trained_parameters(bank, made).items():
         assert parameter.grad is not None, name
         torch.testing.assert_close(parameter.grad, expected[name], rtol=2e-4, atol=2e-6, msg=name)
@@ -109,13 +127,13 @@ def test_steps_are_clipped_adamw_with_the_schedules_learning_rate(tmp_path: Path
     settings = {"learning_rate": 1e-2, "warmup_ratio": 0.5, "max_grad_norm": 0.05, "weight_decay": 0.3}
     made = recipe(optimizer=settings, run={"micro_batch_size": 4, "steps": 4})
     bank, reference = fresh_bank(made), fresh_bank(made)
-    trainer = Trainer(made, bank, text(), tmp_path)
+    trainer = trainer_of(made, bank, text(), tmp_path)
     parameters = trained_parameters(reference, made)
     moments = {name: (torch.zeros_like(p), torch.zeros_like(p)) for name, p in parameters.items()}
     reference.student.requires_grad_(True)
     for step, rate in enumerate((0.005, 0.01, 0.01)):
-        trainer._step(step)
-        gradients = dense_gradients(reference, made, *text().batch(step, 4))
+        trainer.optimize(step)
+        gradients = dense_gradients(reference, made, batch_of(text(), step, 4))
         norm = torch.stack([(g**2).sum() for g in gradients.values()]).sum().sqrt()
         assert norm > 0.05
         with torch.no_grad():
@@ -139,10 +157,8 @@ def test_splitting_a_batch_into_micro_batches_changes_no_gradient(kind: str, tmp
     for micro in (1, 2, 4):
         made = recipe(student={"kind": kind}, run={"micro_batch_size": micro})
         bank = fresh_bank(made)
-        trainer = Trainer(made, bank, text(), tmp_path)
-        inputs, targets = text().batch(0, 4)
-        for ours, theirs in zip(inputs.split(micro), targets.split(micro), strict=True):
-            trainer._micro_step(ours, theirs, targets.numel())
+        trainer = trainer_of(made, bank, text(), tmp_path)
+        trainer._step.run(0)
         gradients.append({n: p.grad.clone() for n, p in trained_parameters(bank, made).items() if p.grad is not None})
     for other in gradients[1:]:
         for name, gradient in gradients[0].items():
@@ -153,13 +169,13 @@ def test_splitting_a_batch_into_micro_batches_changes_no_gradient(kind: str, tmp
 def test_a_resumed_run_is_bit_identical_to_an_uninterrupted_one(kind: str, tmp_path: Path) -> None:
     made = recipe(student={"kind": kind})
     whole = fresh_bank(made)
-    Trainer(made, whole, text(), tmp_path / "whole").train()
+    trainer_of(made, whole, text(), tmp_path / "whole").train()
 
     class KilledError(Exception):
         pass
 
-    broken = Trainer(made, fresh_bank(made), text(), tmp_path / "cut")
-    step = broken._step
+    broken = trainer_of(made, fresh_bank(made), text(), tmp_path / "cut")
+    step = broken.optimize
 
     def killed_at_step_five(number: int):
         if number == 5:
@@ -167,11 +183,11 @@ def test_a_resumed_run_is_bit_identical_to_an_uninterrupted_one(kind: str, tmp_p
         return step(number)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(broken, "_step", killed_at_step_five)
+        patch.setattr(broken, "optimize", killed_at_step_five)
         with pytest.raises(KilledError):
             broken.train()
     resumed_bank = fresh_bank(made)
-    resumed = Trainer(made, resumed_bank, text(), tmp_path / "cut")
+    resumed = trainer_of(made, resumed_bank, text(), tmp_path / "cut")
     assert resumed.resume() == 4
     resumed.train()
     expected = weights(whole, made)
@@ -190,7 +206,7 @@ def test_training_lowers_the_loss_and_leaves_the_teacher_alone(kind: str, tmp_pa
     made = recipe(student={"kind": kind}, run={"steps": 30, "checkpoint_every": 30}, optimizer={"learning_rate": 1e-2})
     bank = fresh_bank(made)
     before = copy.deepcopy(bank.teacher.state_dict())
-    Trainer(made, bank, text(4), tmp_path).train()
+    trainer_of(made, bank, text(4), tmp_path).train()
     losses = [json.loads(line)["total"] for line in (tmp_path / "log.jsonl").read_text().splitlines()]
     assert sum(losses[-5:]) < 0.8 * sum(losses[:5])
     for name, tensor in bank.teacher.state_dict().items():
@@ -200,8 +216,8 @@ def test_training_lowers_the_loss_and_leaves_the_teacher_alone(kind: str, tmp_pa
 
 def test_a_signal_saves_and_stops_at_the_next_step(tmp_path: Path) -> None:
     made = recipe(run={"steps": 100_000, "checkpoint_every": 100_000})
-    trainer = Trainer(made, fresh_bank(made), text(), tmp_path)
-    step = trainer._step
+    trainer = trainer_of(made, fresh_bank(made), text(), tmp_path)
+    step = trainer.optimize
 
     def step_and_signal(number: int):
         if number == 3:
@@ -209,18 +225,18 @@ def test_a_signal_saves_and_stops_at_the_next_step(tmp_path: Path) -> None:
         return step(number)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(trainer, "_step", step_and_signal)
+        patch.setattr(trainer, "optimize", step_and_signal)
         progress = trainer.train()
     assert 4 <= progress.step < 1000
-    assert Trainer(made, fresh_bank(made), text(), tmp_path).resume() == progress.step
+    assert trainer_of(made, fresh_bank(made), text(), tmp_path).resume() == progress.step
 
 
 def test_a_checkpoint_of_another_recipe_is_refused(tmp_path: Path) -> None:
     made = recipe()
-    Trainer(made, fresh_bank(made), text(), tmp_path).train()
+    trainer_of(made, fresh_bank(made), text(), tmp_path).train()
     other = recipe(optimizer={"learning_rate": 5e-4})
     with pytest.raises(SettingsError, match="another recipe"):
-        Trainer(other, fresh_bank(other), text(), tmp_path).resume()
+        trainer_of(other, fresh_bank(other), text(), tmp_path).resume()
 
 
 def test_a_loss_that_is_no_number_stops_the_run_with_its_step(tmp_path: Path) -> None:
@@ -229,15 +245,15 @@ def test_a_loss_that_is_no_number_stops_the_run_with_its_step(tmp_path: Path) ->
     with torch.no_grad():
         next(iter(bank.student.parameters())).fill_(torch.nan)
     with pytest.raises(DivergedError, match="step 0"):
-        Trainer(made, bank, text(), tmp_path).train()
+        trainer_of(made, bank, text(), tmp_path).train()
 
 
 def test_an_unfinished_checkpoint_is_not_seen(tmp_path: Path) -> None:
     made = recipe()
-    Trainer(made, fresh_bank(made), text(), tmp_path).train()
+    trainer_of(made, fresh_bank(made), text(), tmp_path).train()
     (tmp_path / "checkpoints" / ".step-00000009.xyz.partial").mkdir()
     (tmp_path / "checkpoints" / "step-9").mkdir()
-    assert Trainer(made, fresh_bank(made), text(), tmp_path).resume() == 6
+    assert trainer_of(made, fresh_bank(made), text(), tmp_path).resume() == 6
 
 
 def test_the_schedule_warms_up_and_falls_along_a_cosine() -> None:

@@ -1,15 +1,19 @@
 """The model card of a family folder, written from its manifest."""
 
+from collections.abc import Sequence
+from pathlib import Path
+
 from anysize.family.family import Family
 from anysize.family.manifest import BuiltinTeacher, DeltaStudent, HubTeacher, Manifest
 
 
-def model_card(family: Family, manifest: Manifest) -> str:
+def model_card(family: Family, manifest: Manifest, plots: Sequence[str] = ()) -> str:
     """Markdown for people: what the family is, how it was made, and what was measured.
 
     Args:
         family: for the sizes.
         manifest: everything else.
+        plots: names of pictures in the folder.
     """
     teacher = manifest.teacher
     source = "the folder `teacher`"
@@ -28,6 +32,7 @@ def model_card(family: Family, manifest: Manifest) -> str:
         f"- patch order: {manifest.patch_order}"
         + ("; the ladder below is the best subset found for each size" if manifest.ladder else ""),
         *_provenance(manifest),
+        *(f"![{Path(name).stem} of the run]({name})" for name in plots),
         *_sizes(family, manifest),
     ]
     return "\n\n".join(parts) + "\n"
@@ -42,7 +47,7 @@ def _provenance(manifest: Manifest) -> list[str]:
         "## How it was made",
         f"```\n{made.command}\n```",
         f"{made.tokens:,} tokens of `{made.data}` in {made.seconds / 60:.0f} minutes, with {versions}. "
-        "`family.json` holds every value of the recipe and the hash of the text.",
+        "`family.json` holds every value of the recipe and hashes of recipe, text, teacher and code.",
     ]
 
 

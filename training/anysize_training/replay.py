@@ -15,19 +15,26 @@ class Replay:
     """The layers of one model, called as its own forward pass on this text called them.
 
     Besides hidden states a layer wants masks and rotary angles. They depend on the text and on the layer's kind of
-    attention alone, so they are recorded once and used again wherever the layer is put.
+    attention alone, so they are recorded once, in a pass whose layers do nothing, and used wherever the layer is put.
 
     Args:
         architecture: where the model's parts are.
-        model: run once; not changed.
+        model: not changed.
         inputs_NL: token ids.
+        positions_NL: of each token in its document, which attends to itself alone; None for one document a row.
 
     Attributes:
         embedded_NLD: what the first layer is given.
     """
 
     @torch.inference_mode()
-    def __init__(self, architecture: Architecture, model: PreTrainedModel, inputs_NL: Tensor) -> None:
+    def __init__(
+        self,
+        architecture: Architecture,
+        model: PreTrainedModel,
+        inputs_NL: Tensor,
+        positions_NL: Tensor | None = None,
+    ) -> None:
         self._architecture = architecture
         self._model = model
         self._layers = architecture.layers_of(model)
@@ -39,10 +46,13 @@ class Replay:
             self._calls.append((arguments[1:], keywords))
 
         handles = [layer.register_forward_pre_hook(record, with_kwargs=True) for layer in self._layers]
+        for layer in self._layers:
+            layer.forward = _unchanged
         try:
-            architecture.backbone_of(model)(input_ids=inputs_NL, use_cache=False)
+            architecture.backbone_of(model)(input_ids=inputs_NL, position_ids=positions_NL, use_cache=False)
         finally:
-            for handle in handles:
+            for layer, handle in zip(self._layers, handles, strict=True):
+                del layer.forward
                 handle.remove()
         self.embedded_NLD = embedded[0]
 
@@ -66,3 +76,7 @@ def mean_kl(teacher_NLV: Tensor, ours_NLV: Tensor) -> float:
     """Mean KL(teacher || ours) of a token in nats, from log probabilities."""
     total = F.kl_div(ours_NLV, teacher_NLV, reduction="sum", log_target=True)
     return total.item() / (teacher_NLV.shape[0] * teacher_NLV.shape[1])
+
+
+def _unchanged(hidden_NLD: Tensor, *_arguments: Any, **_keywords: Any) -> Tensor:
+    return hidden_NLD

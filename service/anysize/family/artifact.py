@@ -6,6 +6,7 @@ one `ArtifactError` and nothing half loaded. It is written under a temporary nam
 
 import os
 import shutil
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -92,6 +93,7 @@ def write_family(
     teacher_folder: Path,
     card: str,
     dtype: torch.dtype,
+    plots: Sequence[Path] = (),
     replace: bool = False,
 ) -> Manifest:
     """Write a family folder atomically.
@@ -103,6 +105,7 @@ def write_family(
         teacher_folder: copied (hard-linked where possible) into the folder if the manifest's teacher is a folder.
         card: the model card, Markdown.
         dtype: in which the student is stored.
+        plots: pictures that are copied into the folder.
         replace: whether a folder that is there gives way.
 
     Returns:
@@ -111,6 +114,8 @@ def write_family(
     with new_folder(folder, replace=replace) as building:
         save_file(student_tensors(bank, manifest, dtype), building / STUDENT)
         (building / CARD).write_text(card, encoding="utf-8")
+        for plot in plots:
+            shutil.copyfile(plot, building / plot.name)
         if isinstance(manifest.teacher, FolderTeacher):
             _link_teacher(teacher_folder, building / TEACHER)
         files = {

@@ -94,8 +94,11 @@ class Provenance(_Part):
     Attributes:
         command: the command line.
         recipe: every value of the recipe.
+        recipe_sha256: of the recipe as the run had it, folders included.
         data: name of the training text.
         data_sha256: of its bytes, where it was a file.
+        tokens_sha256: of the token ids that were made of it.
+        code_sha256: of the modules that made it.
         tokens: tokens the student was trained on.
         seconds: time the training took.
         versions: of the packages that took part.
@@ -103,8 +106,11 @@ class Provenance(_Part):
 
     command: str = Field(max_length=4000)
     recipe: dict[str, Any]
+    recipe_sha256: Sha256 | None = None
     data: str = Field(max_length=1000)
     data_sha256: Sha256 | None = None
+    tokens_sha256: Sha256 | None = None
+    code_sha256: Sha256 | None = None
     tokens: int = Field(ge=0)
     seconds: float = Field(ge=0)
     versions: dict[str, str]

@@ -1,9 +1,9 @@
 """Equation 1: cross entropy, KL divergence to the teacher, and the cosine distance at every block end.
 
-All terms are means over tokens: they are sums here, divided by the tokens of the whole optimizer step, so that
-splitting a batch into micro-batches changes nothing. Logits over the whole vocabulary exist for one chunk of tokens at
-a time: each chunk is run forward and backward before the next, and leaves only its gradient with respect to the hidden
-states.
+All terms are means over counted tokens: they are sums here, divided by the counted tokens of the whole optimizer step
+over all processes, so that neither micro-batches nor padding nor packing change anything. Logits over the whole
+vocabulary exist for one chunk of tokens at a time: each chunk is run forward and backward before the next, and leaves
+only its gradient with respect to the hidden states.
 """
 
 from dataclasses import dataclass
@@ -20,19 +20,26 @@ _CHUNK_TOKENS = 256
 
 @dataclass(frozen=True, slots=True)
 class Terms:
-    """The terms of Equation 1 for one batch, each a mean over tokens.
+    """The terms of Equation 1 for one batch, each a mean over tokens; None for a term of weight 0, which is not run.
 
     Attributes:
         cross_entropy: in nats.
         kl: tau^2 KL(teacher || student), in nats.
-        cosine: the M cosine distances, summed.
+        cosine: the cosine distances of all pairs, summed.
         total: with the weights of the objective.
     """
 
-    cross_entropy: float
-    kl: float
-    cosine: float
+    cross_entropy: float | None
+    kl: float | None
+    cosine: float | None
     total: float
+
+
+def weighted_terms(sums: list[float], objective: Objective, positions: int) -> Terms:
+    """The terms from their values, M and the weights of the objective (paper, Equation 1 and Table 2)."""
+    weights = (objective.cross_entropy, objective.kl, objective.cosine / (positions + 1))
+    named = [value if weight else None for value, weight in zip(sums, weights, strict=True)]
+    return Terms(*named, total=sum(weight * value for weight, value in zip(weights, sums, strict=True) if weight))
 
 
 def head_loss_backward(
@@ -41,6 +48,7 @@ def head_loss_backward(
     teacher_hidden_BLD: Tensor,
     teacher_head: nn.Module,
     targets_BL: Tensor,
+    is_counted_BL: Tensor,
     objective: Objective,
     tokens: int,
 ) -> tuple[Tensor, Tensor, Tensor]:
@@ -49,58 +57,81 @@ def head_loss_backward(
     Args:
         hidden_BLD: the student's hidden states after its final norm; treated as a leaf.
         head: the student's LM head; gradients are accumulated in its parameters.
-        teacher_hidden_BLD: the teacher's hidden states after its final norm.
+        teacher_hidden_BLD: the teacher's hidden states after its final norm; not read where the KL weight is 0.
         teacher_head: the teacher's LM head.
         targets_BL: the next tokens.
+        is_counted_BL: the tokens whose loss is taken.
         objective: weights and temperature.
-        tokens: the number of tokens in the whole optimizer step, by which sums are divided.
+        tokens: the counted tokens of the whole optimizer step, by which sums are divided.
 
     Returns:
         The two terms, unweighted, divided by `tokens`, and the gradient of their weighted sum with respect to
         `hidden_BLD`.
     """
-    width = hidden_BLD.shape[-1]
-    hidden_TD = hidden_BLD.detach().reshape(-1, width)
-    teacher_TD = teacher_hidden_BLD.detach().reshape(-1, width)
-    gradient_TD = torch.empty_like(hidden_TD)
+    counted_T = is_counted_BL.flatten()
+    hidden_TD = hidden_BLD.detach().flatten(0, 1)[counted_T]
+    teacher_TD = teacher_hidden_BLD.detach().flatten(0, 1)[counted_T]
+    targets_T = targets_BL.flatten()[counted_T]
+    gradient_TD = torch.zeros_like(hidden_TD)
     cross_entropy = kl = hidden_TD.new_zeros((), dtype=torch.float32)
-    chunks = zip(
-        hidden_TD.split(_CHUNK_TOKENS),
-        teacher_TD.split(_CHUNK_TOKENS),
-        targets_BL.reshape(-1).split(_CHUNK_TOKENS),
-        gradient_TD.split(_CHUNK_TOKENS),
-        strict=True,
-    )
-    for hidden_CD, teacher_CD, targets_C, gradient_CD in chunks:
-        leaf_CD = hidden_CD.detach().requires_grad_()
-        chunk_ce, chunk_kl = _head_terms(head(leaf_CD), teacher_head, teacher_CD, targets_C, objective.temperature)
-        ((objective.cross_entropy * chunk_ce + objective.kl * chunk_kl) / tokens).backward()
-        assert leaf_CD.grad is not None
-        gradient_CD.copy_(leaf_CD.grad)
-        cross_entropy = cross_entropy + chunk_ce.detach() / tokens
-        kl = kl + chunk_kl.detach() / tokens
-    return cross_entropy, kl, gradient_TD.view_as(hidden_BLD)
+    if objective.cross_entropy or objective.kl:
+        chunks = (tensor.split(_CHUNK_TOKENS) for tensor in (hidden_TD, teacher_TD, targets_T, gradient_TD))
+        for hidden_CD, teacher_CD, targets_C, gradient_CD in zip(*chunks, strict=True):
+            leaf_CD = hidden_CD.detach().requires_grad_()
+            logits_CV = head(leaf_CD)
+            with torch.no_grad():
+                teacher_CV = teacher_head(teacher_CD).float() if objective.kl else None
+                chunk_ce, chunk_kl, slope_CV = _loss_and_slope(
+                    logits_CV.detach().float(), teacher_CV, targets_C, objective
+                )
+                slope_CV.div_(tokens)
+            logits_CV.backward(slope_CV.to(logits_CV.dtype))
+            assert leaf_CD.grad is not None
+            gradient_CD.copy_(leaf_CD.grad)
+            cross_entropy = cross_entropy + chunk_ce / tokens
+            kl = kl + chunk_kl / tokens
+    everywhere_TD = torch.zeros_like(hidden_BLD).flatten(0, 1)
+    everywhere_TD[counted_T] = gradient_TD
+    return cross_entropy, kl, everywhere_TD.view_as(hidden_BLD)
 
 
-def _head_terms(
-    logits_CV: Tensor, teacher_head: nn.Module, teacher_CD: Tensor, targets_C: Tensor, temperature: float
-) -> tuple[Tensor, Tensor]:
-    logits_CV = logits_CV.float()
-    cross_entropy = F.cross_entropy(logits_CV, targets_C, reduction="sum")
-    with torch.no_grad():
-        teacher_CV = F.log_softmax(teacher_head(teacher_CD).float() / temperature, dim=-1)
-    student_CV = F.log_softmax(logits_CV / temperature, dim=-1)
-    kl = F.kl_div(student_CV, teacher_CV, reduction="sum", log_target=True)
-    return cross_entropy, temperature**2 * kl
-
-
-def cosine_loss(student_ends: list[Tensor], teacher_ends: list[Tensor], tokens: int) -> Tensor:
-    """The sum over block ends of the mean cosine distance (paper, Equation 1, unweighted).
+def cosine_loss(student_ends: list[Tensor], teacher_ends: list[Tensor], is_counted_BL: Tensor, tokens: int) -> Tensor:
+    """The sum over pairs of the mean cosine distance (paper, Equation 1, unweighted).
 
     Args:
-        student_ends: the student's hidden states after each layer, M of `[B, L, D]`.
-        teacher_ends: the teacher's at the end of each block.
+        student_ends: the student's aligned hidden states, each `[B, L, D]`.
+        teacher_ends: the teacher's.
+        is_counted_BL: the tokens whose distance is taken.
         tokens: by which sums are divided.
     """
-    distances = [cosine_distance(ours, theirs) for ours, theirs in zip(student_ends, teacher_ends, strict=True)]
+    distances = [
+        cosine_distance(ours, theirs, is_counted_BL) for ours, theirs in zip(student_ends, teacher_ends, strict=True)
+    ]
     return torch.stack(distances).sum() / tokens
+
+
+def _loss_and_slope(
+    logits_CV: Tensor, teacher_CV: Tensor | None, targets_C: Tensor, objective: Objective
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Sums of both terms over a chunk, and the derivative of their weighted sum with respect to the logits.
+
+    With p and q the distributions of student and teacher at temperature tau, the derivative of tau^2 KL(q || p) is
+    tau (p - q), and that of the cross entropy is p - one_hot(target) at temperature 1. Written out, because autograd
+    would hold four more tensors of the size of the logits.
+    """
+    places_C = torch.arange(len(targets_C), device=targets_C.device)
+    log_p_CV = F.log_softmax(logits_CV, dim=-1)
+    cross_entropy = kl = log_p_CV.new_zeros(())
+    slope_CV = torch.zeros_like(log_p_CV)
+    if objective.cross_entropy:
+        cross_entropy = -log_p_CV[places_C, targets_C].sum()
+        slope_CV.add_(log_p_CV.exp(), alpha=objective.cross_entropy)
+        slope_CV[places_C, targets_C] -= objective.cross_entropy
+    if teacher_CV is not None:
+        tau = objective.temperature
+        log_q_CV = F.log_softmax(teacher_CV / tau, dim=-1)
+        log_p_CV = log_p_CV if tau == 1 else F.log_softmax(logits_CV / tau, dim=-1)
+        q_CV = log_q_CV.exp()
+        kl = tau**2 * log_q_CV.sub_(log_p_CV).mul_(q_CV).sum()
+        slope_CV.add_(log_p_CV.exp_().sub_(q_CV), alpha=objective.kl * tau)
+    return cross_entropy, kl, slope_CV

@@ -1,40 +1,45 @@
-"""A distillation from recipe to family folder: teacher, student, data, run, artifact."""
+"""A distillation from recipe to family folder: teacher, text, student, run, artifact."""
 
-import shlex
+import json
 from collections.abc import Sequence
-from importlib.metadata import version
 from pathlib import Path
 
 import torch
+from torch import Tensor
 
 from anysize.errors import SettingsError
 from anysize.family.architectures import architecture_of
 from anysize.family.artifact import write_family
 from anysize.family.bank import Bank
-from anysize.family.family import Family
+from anysize.family.family import Family, builtin_folder
 from anysize.family.fetch import Say
-from anysize.family.files import sha256_of
-from anysize.family.manifest import DeltaStudent, FolderTeacher, FullStudent, Manifest, Provenance
+from anysize.family.manifest import read_manifest
 from anysize.family.order import positions_in_order
-from anysize.family.pretrained import load_model, load_tokenizer
+from anysize.family.pretrained import Tokenizer, load_model, load_tokenizer, read_json
 from anysize.settings import resolve_device, torch_dtype
 from anysize_training.card import model_card
-from anysize_training.distill.checkpoint import Progress
-from anysize_training.distill.data import load_sequences
+from anysize_training.distill.batches import Sequences
+from anysize_training.distill.checkpoint import Progress, latest_checkpoint, restore_weights
+from anysize_training.distill.corpus import load_corpus
+from anysize_training.distill.curves import draw_curves
 from anysize_training.distill.initialise import initial_bank
-from anysize_training.distill.recipe import Recipe
+from anysize_training.distill.optimizer import trained_parameters
+from anysize_training.distill.processes import Processes
+from anysize_training.distill.provenance import manifest_of
+from anysize_training.distill.recipe import FromFamily, KeptLayers, Recipe, Student
 from anysize_training.distill.teacher import TeacherSource, find_teacher
 from anysize_training.distill.trainer import Trainer
 
-_PACKAGES = ("anysize", "torch", "transformers")
+_KEPT = "kept_layers.json"
+_CALIBRATION_WINDOW = 128
 
 
 def distill(recipe: Recipe, out: Path, *, resume: bool, command: Sequence[str], say: Say) -> Path | None:
-    """Run a recipe.
+    """Run a recipe, in this process or in all that a launcher has started.
 
     Args:
         recipe: what to do.
-        out: gets `recipe.json`, `log.jsonl`, `checkpoints/` and, at the end, `family/`.
+        out: gets `recipe.json`, the journals, `checkpoints/` and, at the end, `curves.png` and `family/`.
         resume: go on from the newest checkpoint in `out`.
         command: the command line, for the model card.
         say: told in one line what is being done.
@@ -45,92 +50,127 @@ def distill(recipe: Recipe, out: Path, *, resume: bool, command: Sequence[str], 
     Raises:
         SettingsError: `out` holds another run, or text or teacher cannot be read.
     """
-    _claim(out, resume=resume)
-    say(f"loading the teacher {recipe.teacher}")
-    source, folder = find_teacher(recipe.teacher, say)
-    device = resolve_device(recipe.run.device)
-    teacher = load_model(folder, dtype=torch.float32, device=device)
+    processes = Processes(recipe.run, resolve_device(recipe.run.device))
+    if not processes.is_main:
+        say = _silent
+    with processes.main_first():
+        _claim(out, recipe, resume=resume or not processes.is_main)
+        say(f"loading the teacher {recipe.teacher}")
+        source, folder = find_teacher(recipe.teacher, say)
     tokenizer = load_tokenizer(folder)
-    architecture = architecture_of(teacher.config, str(folder))
-    bank = initial_bank(recipe.student, teacher, architecture, seed=recipe.run.seed)
+    with processes.main_first():
+        corpus = load_corpus(
+            recipe.data,
+            tokenizer,
+            rows=recipe.run.steps * recipe.run.batch_size,
+            seed=recipe.run.seed,
+            private=out / "tokens",
+        )
+    say(f"{len(corpus.training):,} rows of {recipe.data.sequence_length} from {corpus.training.documents:,} documents")
+    student = _resolved(recipe.student, out)
+    _refuse_other_teacher(student, source)
+    bank = _bank(student, folder, processes.device, seed=recipe.run.seed, text=corpus.training)
     positions_in_order(recipe.patch_order, bank.blocks.student_layers)
-    sequences = load_sequences(
-        recipe.data, tokenizer, limit=recipe.run.steps * recipe.run.batch_size, seed=recipe.run.seed
-    )
-    count, length = len(sequences.tokens_NL), recipe.data.sequence_length
-    say(f"{count:,} sequences of {length} tokens from {sequences.documents:,} documents")
-    trainer = Trainer(recipe, bank, sequences, out)
+    if processes.is_main:
+        (out / _KEPT).write_text(json.dumps({"kept_layers": bank.blocks.kept}) + "\n", encoding="utf-8")
+    bank.teacher.to(dtype=torch_dtype(recipe.run.teacher_dtype))  # pyright: ignore[reportCallIssue]  (transformers hides the signature)
+    trainer = Trainer(recipe, bank, corpus, out, processes=processes, teacher_fingerprint=source.fingerprint)
     if resume and (step := trainer.resume()):
         if step == recipe.run.steps and (out / "family").exists():
             say(f"this run is finished; its family is {out / 'family'}")
             return out / "family"
         say(f"resuming at step {step}")
-    (out / "recipe.json").write_text(recipe.model_dump_json(indent=2) + "\n", encoding="utf-8")
     progress = trainer.train()
     if progress.step < recipe.run.steps:
         say(f"stopped at step {progress.step} of {recipe.run.steps}; go on with --resume")
         return None
-    manifest = _manifest(recipe, bank, source, progress, command)
+    if processes.is_main:
+        if processes.is_sharded or recipe.run.teacher_dtype != "float32":
+            bank = _reassembled(recipe, out, folder)
+        _write(recipe, out, bank, tokenizer, source, progress, command, folder)
+        say(f"wrote {out / 'family'}; serve it with: anysize serve --family {out / 'family'}")
+    processes.wait()
+    return out / "family"
+
+
+def _claim(out: Path, recipe: Recipe, *, resume: bool) -> None:
+    if (out / "recipe.json").exists() and not resume:
+        raise SettingsError(f"{out} holds a run already; go on with --resume, or name another --out")
+    if not (out / "recipe.json").exists():
+        out.mkdir(parents=True, exist_ok=True)
+        (out / "recipe.json").write_text(recipe.model_dump_json(indent=2) + "\n", encoding="utf-8")
+
+
+def _resolved(student: Student, out: Path) -> Student:
+    """With the kept layers that this run has settled on, if it has: what was measured once is not measured again."""
+    if not (out / _KEPT).exists():
+        return student
+    kept = KeptLayers(layers=tuple(read_json(out / _KEPT)["kept_layers"]))
+    return student.model_copy(update={"initialise": kept})
+
+
+def _refuse_other_teacher(student: Student, source: TeacherSource) -> None:
+    choice = student.initialise
+    if isinstance(choice, FromFamily):
+        theirs = read_manifest(builtin_folder() if choice.path == "builtin" else Path(choice.path)).teacher.fingerprint
+        if theirs != source.fingerprint:
+            raise SettingsError(
+                f"student.initialise.path {choice.path} was made for a teacher with weights {theirs[:12]}, but this "
+                f"recipe's has {source.fingerprint[:12]}; its student cannot be trained further beside another teacher"
+            )
+
+
+def _bank(student: Student, folder: Path, device: torch.device, *, seed: int, text: Sequences | None) -> Bank:
+    teacher = load_model(folder, dtype=torch.float32, device=device)
+    architecture = architecture_of(teacher.config, str(folder))
+    calibration_NL = None if text is None else _calibration(student, text)
+    return initial_bank(student, teacher, architecture, seed=seed, calibration_NL=calibration_NL)
+
+
+def _calibration(student: Student, text: Sequences) -> Tensor | None:
+    """The first counted tokens of the training text in short windows, for initialisations that measure."""
+    tokens = getattr(student.initialise, "calibration_tokens", 0)
+    if not tokens:
+        return None
+    rows = text.rows(torch.arange(min(len(text), tokens)))
+    counted_T = rows.inputs_BL[rows.is_counted_BL][:tokens]
+    window = min(_CALIBRATION_WINDOW, len(counted_T))
+    return counted_T[: len(counted_T) // window * window].view(-1, window)
+
+
+def _reassembled(recipe: Recipe, out: Path, teacher_folder: Path) -> Bank:
+    """A bank in one piece and in full precision, from the last checkpoint."""
+    bank = _bank(_resolved(recipe.student, out), teacher_folder, torch.device("cpu"), seed=0, text=None)
+    checkpoint = latest_checkpoint(out / "checkpoints")
+    assert checkpoint is not None
+    restore_weights(checkpoint, trained_parameters(bank, recipe))
+    return bank
+
+
+def _write(
+    recipe: Recipe,
+    out: Path,
+    bank: Bank,
+    tokenizer: Tokenizer,
+    source: TeacherSource,
+    progress: Progress,
+    command: Sequence[str],
+    teacher_folder: Path,
+) -> None:
+    manifest = manifest_of(recipe, bank, source, progress, command)
     family = Family(recipe.name, bank, tokenizer, patch_order=recipe.patch_order)
+    curves = draw_curves(out, recipe.name)
     write_family(
         out / "family",
         manifest,
         bank,
-        teacher_folder=folder,
-        card=model_card(family, manifest),
+        teacher_folder=teacher_folder,
+        card=model_card(family, manifest, [curves.name]),
+        plots=[curves],
         dtype=torch_dtype(recipe.student.stored_dtype),
         replace=True,
     )
-    say(f"wrote {out / 'family'}; serve it with: anysize serve --family {out / 'family'}")
-    return out / "family"
 
 
-def _claim(out: Path, *, resume: bool) -> None:
-    if (out / "recipe.json").exists() and not resume:
-        raise SettingsError(f"{out} holds a run already; go on with --resume, or name another --out")
-    out.mkdir(parents=True, exist_ok=True)
-
-
-def _manifest(
-    recipe: Recipe,
-    bank: Bank,
-    source: TeacherSource,
-    progress: Progress,
-    command: Sequence[str],
-) -> Manifest:
-    data = Path(recipe.data.source)
-    # Paths of this machine mean nothing elsewhere, and may say more than they should.
-    public = recipe.model_copy(
-        update={
-            "teacher": Path(recipe.teacher).name if isinstance(source, FolderTeacher) else recipe.teacher,
-            "data": recipe.data.model_copy(update={"source": data.name}),
-        }
-    )
-    student = recipe.student
-    return Manifest(
-        name=recipe.name,
-        architecture=bank.architecture.model_type,
-        teacher_layers=bank.blocks.teacher_layers,
-        kept_layers=bank.blocks.kept,
-        teacher=source,
-        student=DeltaStudent(rank=student.rank) if student.kind == "delta" else FullStudent(),
-        patch_order=recipe.patch_order,
-        files={},
-        provenance=Provenance(
-            command=shlex.join(_without_folders(command)),
-            recipe=public.model_dump(mode="json"),
-            data=data.name,
-            data_sha256=sha256_of(data) if data.is_file() else None,
-            tokens=progress.tokens,
-            seconds=progress.seconds,
-            versions={name: version(name) for name in _PACKAGES},
-        ),
-    )
-
-
-def _without_folders(command: Sequence[str]) -> list[str]:
-    shortened = []
-    for word in command:
-        key, equals, value = word.rpartition("=")
-        shortened.append(f"{key}{equals}{Path(value).name}" if Path(value).is_absolute() else word)
-    return shortened
+def _silent(_line: str) -> None:
+    """What the main process says is said for all."""

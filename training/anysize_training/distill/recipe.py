@@ -15,6 +15,8 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from anysize.errors import SettingsError
 from anysize.family.order import OrderName
 
+_SHIPPED = "recipe:"
+
 Fraction = Annotated[float, Field(ge=0.0, le=1.0)]
 Positive = Annotated[float, Field(gt=0.0)]
 Weight = Annotated[float, Field(ge=0.0)]
@@ -115,7 +117,8 @@ class Data(_Part):
     """What it is trained on.
 
     Attributes:
-        source: a `.jsonl`, `.txt` or `.parquet` file, or the name of a Hugging Face dataset.
+        source: a `.jsonl`, `.txt` or `.parquet` file, the name of a Hugging Face dataset, or `recipe:NAME` for a text
+            that ships with the recipes.
         subset: configuration of a Hugging Face dataset.
         revision: commit, branch or tag of a Hugging Face dataset.
         split: split of a Hugging Face dataset.
@@ -142,6 +145,13 @@ class Data(_Part):
     separator: str | None = None
     held_out: int = Field(default=0, ge=0, le=1 << 16)
     cache: str | None = None
+
+    @property
+    def file(self) -> Path:
+        """Where the source lies if it is a file."""
+        if self.source.startswith(_SHIPPED):
+            return Path(str(resources.files("anysize_training"))) / "recipes" / Path(self.source[len(_SHIPPED) :]).name
+        return Path(self.source)
 
 
 class Objective(_Part):
@@ -207,9 +217,11 @@ class Run(_Part):
     seed: int = Field(default=0, ge=0, lt=1 << 32)
 
     def model_post_init(self, _context: Any) -> None:
-        """Check that micro-batches fill the batch."""
+        """Check that micro-batches fill the batch, and that the precisions go together."""
         if self.batch_size % self.micro_batch_size:
             raise ValueError(f"micro_batch_size {self.micro_batch_size} does not divide batch_size {self.batch_size}")
+        if self.teacher_dtype == "bfloat16" and self.dtype != "bfloat16":
+            raise ValueError("a bfloat16 teacher beside a float32 student needs dtype bfloat16")
 
 
 class Recipe(_Part):

@@ -47,4 +47,5 @@ def amend(folder: Path, family: Family, manifest: Manifest) -> None:
         ladder=manifest.ladder,
         manifest=manifest,
     )
-    amend_family(folder, manifest, card=model_card(amended, manifest))
+    plots = [name for name in manifest.files if name.endswith(".png")]
+    amend_family(folder, manifest, card=model_card(amended, manifest, plots))

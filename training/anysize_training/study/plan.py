@@ -23,8 +23,8 @@ from anysize.family.order import nested_ladder
 from anysize.family.pretrained import load_config
 from anysize.family.variant import Variant
 from anysize_training.distill.initialise import initial_bank
+from anysize_training.distill.optimizer import trained_parameters
 from anysize_training.distill.recipe import Recipe
-from anysize_training.distill.trainer import trained_parameters
 
 _PACKAGED = resources.files("anysize_training") / "recipes" / "teachers"
 
