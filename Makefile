@@ -9,7 +9,7 @@ SETUP := pyproject.toml deploy/constraints.txt
 
 .PHONY: help  ## List the targets.
 help:
-	@grep -E '^\.PHONY: [a-z-]+  ## ' Makefile | sed -E 's/^\.PHONY: ([a-z-]+)  ## (.*)/\1|\2/' | awk -F'|' '{printf "  make %-8s %s\n", $$1, $$2}'
+	@grep -E '^\.PHONY: [a-z-]+  ## ' Makefile | sed -E 's/^\.PHONY: ([a-z-]+)  ## (.*)/\1|\2/' | awk -F'|' '{printf "  make %-10s %s\n", $$1, $$2}'
 
 .PHONY: serve  ## Set up, fetch the built-in teacher once, and serve on http://127.0.0.1:8000.
 serve: $(VENV)/.service
@@ -20,6 +20,11 @@ serve: $(VENV)/.service
 test: $(VENV)/.dev
 	@$(BIN)/anysize fetch
 	@$(BIN)/python -m pytest
+
+.PHONY: test-fault  ## Run the tests that break things on purpose and take minutes.
+test-fault: $(VENV)/.dev
+	@$(BIN)/anysize fetch
+	@$(BIN)/python -m pytest -m fault
 
 .PHONY: check  ## Format, lint, types and import rules.
 check: $(VENV)/.dev
