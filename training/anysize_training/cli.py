@@ -1,11 +1,12 @@
 """The command line: `anysize-train init | plan | distill | evaluate | ladder`."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, get_args
 
 import typer
 
 from anysize.console import errors_for_people
+from anysize_training.distill.selection.selection import Method
 
 app = typer.Typer(
     name="anysize-train",
@@ -33,15 +34,24 @@ def init(
     teacher: Annotated[str, typer.Argument(help="builtin:smollm2-135m, a checkpoint folder, or a hub model's name.")],
     text: TextOption,
     layers: Annotated[int, typer.Option(min=1, help="Student layers, M.")],
+    method: Annotated[Method, typer.Option(help="How they are chosen.")] = "kl",
+    compare: Annotated[bool, typer.Option("--compare", help="All methods side by side.")] = False,
     longest_block: Annotated[int, typer.Option(min=1, help="Most layers that one student layer stands for.")] = 5,
     first_row: FirstRowOption = 0,
-    max_tokens: Annotated[int, typer.Option(min=64, help="Calibrate on this many tokens.")] = 768,
+    max_tokens: Annotated[int, typer.Option(min=64, help="Calibrate on this many tokens, score on the next.")] = 768,
     window: Annotated[int, typer.Option(min=16, help="Tokens in one window.")] = 128,
+    plot: Annotated[Path | None, typer.Option(help="Write a picture, .png or .svg.")] = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Choose the kept layers by the pruned teacher's KL divergence, before any training.
+    """Choose the kept layers before any training, and print lines for the recipe.
 
-    Examples: `anysize-train init builtin:smollm2-135m --layers 11 --text wikipedia.jsonl --first-row 7500`
+    `kl` drops the layers that are missed least, by the pruned teacher's KL divergence; `similarity` keeps first and
+    last layer of each block alike (paper, E.2); `block_influence` drops the layers that change their input least
+    (ShortGPT); `every_nth` is the paper's rule, and knows no longest block. KL in the table is of the pruned teacher
+    on tokens that the methods did not see.
+
+    Examples: `anysize-train init builtin:smollm2-135m --layers 11 --text wikipedia.jsonl --first-row 7500` |
+    `anysize-train init builtin:smollm2-135m --layers 16 --text wikipedia.jsonl --compare --plot kept.png`
     """
     from anysize_training.commands.init import choose_layers
 
@@ -49,11 +59,13 @@ def init(
         choose_layers(
             teacher,
             text,
+            get_args(Method) if compare else [method],
             layers=layers,
             longest_block=longest_block,
             first_row=first_row,
             max_tokens=max_tokens,
             window=window,
+            plot=plot,
             as_json=as_json,
         )
 

@@ -1,0 +1,1 @@
+"""Which teacher layers a student keeps, one module a method."""
