@@ -98,3 +98,10 @@ def _before_norm(model, inputs):
 
 
 NORMS = {"norm", "final_layer_norm", "ln_f"}
+
+
+def run_recipe(recipe: Path, out: Path, parallel: str = "replicate", *, resume: bool = False) -> None:
+    """A whole distillation, as the command runs it."""
+    from anysize_training.commands.distill import run_distillation
+
+    assert run_distillation(str(recipe), out, [f"run.parallel={parallel}"], resume=resume)

@@ -19,9 +19,6 @@ def distil(out: Path, overrides: list[str], place: Place | None, count: int) -> 
             name, before old ones are removed, or in the middle of a journal's line. None lives.
         count: die there the n-th time.
     """
-    import torch
-
-    torch.set_num_threads(1)
     if place is not None:
         _arm(place, count)
     from anysize_training.commands.distill import run_distillation

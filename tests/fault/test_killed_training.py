@@ -1,28 +1,19 @@
 """A run that is killed again and again ends with the same bits as one that was left in peace."""
 
 import json
-import multiprocessing
 import signal
 from pathlib import Path
 from random import Random
 
 import pytest
+from forked import in_processes
 from killed import PLACES, distil
 from safetensors.torch import load_file
 
-# A second process imports everything once, and each run is a fork of it.
-SPAWN = multiprocessing.get_context("forkserver")
-SPAWN.set_forkserver_preload(["killed", "anysize_training.distill.pipeline"])
 
-
-def run(out: Path, cache: Path, place=None, count: int = 0) -> int | None:
+def run(out: Path, cache: Path, place=None, count: int = 0) -> int:
     """Run the tiny recipe in a process of its own; its exit code, which is negative for a signal."""
-    overrides = [f"data.cache={cache}", "run.device=cpu"]
-    child = SPAWN.Process(target=distil, args=(out, overrides, place, count))
-    child.start()
-    child.join(timeout=240)
-    assert child.exitcode is not None, "the run hangs"
-    return child.exitcode
+    return in_processes(1, distil, out, [f"data.cache={cache}", "run.device=cpu"], place, count)[0]
 
 
 def series(out: Path) -> list[dict]:
