@@ -103,7 +103,7 @@ def read_progress(checkpoint: Path, identity: Identity) -> Progress:
     path = checkpoint / "progress.json"
     values = read_json(path)
     try:
-        progress = Progress(**(values | {"identity": Identity(**values["identity"])}))
+        progress = Progress(Identity(**values.pop("identity")), **values)
     except (TypeError, KeyError) as error:
         raise ArtifactError(path, f"is no progress of a run: {error}") from error
     for part, ours in asdict(identity).items():

@@ -31,7 +31,7 @@ def draw_curves(folder: Path, title: str) -> Path:
     (losses, quality), (ends, optimizer) = figure.subplots(2, 2)
     _lines(losses, steps, _TERMS)
     losses.set(title="Equation 1", xlabel="step", ylabel="nats, distance", yscale="log")
-    _lines(quality, evaluations, _PERPLEXITIES, marker="o")
+    _lines(quality, evaluations, _PERPLEXITIES)
     quality.set(title="held-out perplexity", xlabel="step", yscale="log")
     if evaluations:
         cosines = evaluations[-1]["cosine"]
@@ -47,11 +47,12 @@ def draw_curves(folder: Path, title: str) -> Path:
     return folder / CURVES
 
 
-def _lines(axes: Axes, journal: Sequence[Mapping[str, Any]], names: Mapping[str, str], **style: str) -> None:
+def _lines(axes: Axes, journal: Sequence[Mapping[str, Any]], names: Mapping[str, str]) -> None:
     for key, label in names.items():
         points = [(line["step"], line[key]) for line in journal if line[key] is not None]
         if points:
-            axes.plot(*zip(*points, strict=True), label=label, linewidth=1.2, **style)
+            marker = "o" if len(points) < 20 else ""
+            axes.plot(*zip(*points, strict=True), label=label, linewidth=1.2, marker=marker)
     if axes.lines:
         axes.legend(frameon=False)
     else:
