@@ -16,7 +16,7 @@ from anysize.errors import SettingsError
 from anysize.family.bank import Bank
 from anysize.family.variant import Variant
 
-__all__ = ["Model", "Row", "Sequence"]
+__all__ = ["Model", "Row", "Sequence", "kv_bytes_of_token"]
 
 
 class Model:
@@ -32,11 +32,9 @@ class Model:
     """
 
     def __init__(self, bank: Bank, *, kv_bytes: int, page_tokens: int = 16) -> None:
-        config = bank.teacher.config
-        heads = getattr(config, "num_key_value_heads", None) or config.num_attention_heads
-        width = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
+        heads, width = _heads_and_width(bank)
         weight = next(bank.teacher.parameters())
-        page_bytes = 2 * page_tokens * heads * width * weight.element_size()
+        page_bytes = page_tokens * kv_bytes_of_token(bank)
         pages = kv_bytes // page_bytes
         least = bank.blocks.teacher_layers
         if pages < least:
@@ -122,3 +120,15 @@ class Model:
 
     def _pages_of_a_place(self, tokens: int) -> int:
         return -(-tokens // self._pool.page_tokens)
+
+
+def kv_bytes_of_token(bank: Bank) -> int:
+    """Bytes that the keys and values of one token take at one layer."""
+    heads, width = _heads_and_width(bank)
+    return 2 * heads * width * next(bank.teacher.parameters()).element_size()
+
+
+def _heads_and_width(bank: Bank) -> tuple[int, int]:
+    config = bank.teacher.config
+    heads = getattr(config, "num_key_value_heads", None) or config.num_attention_heads
+    return heads, getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
