@@ -1,7 +1,7 @@
 """Tiny random models, a byte tokenizer and families made of them: everything real but the weights."""
 
 import copy
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from threading import Event, Semaphore
 from typing import Any, Literal
@@ -21,6 +21,7 @@ from transformers import (
     Qwen3Config,
 )
 
+from anysize.engine.sequence import Row
 from anysize.family.architectures import architecture_of
 from anysize.family.artifact import write_family
 from anysize.family.assembly import kept_layers, student_config
@@ -30,7 +31,6 @@ from anysize.family.delta import delta_student, own_tensors
 from anysize.family.family import Family
 from anysize.family.manifest import DeltaStudent, FolderTeacher, FullStudent, Manifest
 from anysize.family.pretrained import checkpoint_fingerprint
-from anysize.family.variant import Variant
 
 Kind = Literal["full", "delta"]
 
@@ -170,10 +170,10 @@ def write_tiny_family(
 
 
 class WatchedFamily(Family):
-    """A tiny family whose model calls are counted, and can be held up or made to fail.
+    """A tiny family whose model's steps are counted, and can be held up or made to fail.
 
-    `before_step` is called on the model's thread before each call of any assembled model, with the number of tokens.
-    An `endless` one has no token that ends an answer, so that its length is known before.
+    `before_step` is called on the model's thread before each step of a `WatchedModel` over it, with the rows. An
+    `endless` family has no token that ends an answer, so that its length is known before.
     """
 
     def __init__(self, bank: Bank, *, endless: bool = False) -> None:
@@ -183,16 +183,7 @@ class WatchedFamily(Family):
             assert bank.teacher.generation_config is not None
             bank.teacher.generation_config.eos_token_id = None
         self.steps = 0
-        self.before_step: Callable[[int], None] = lambda tokens: None
-
-    def assemble(self, variant: Variant) -> PreTrainedModel:
-        model = super().assemble(variant)
-        model.register_forward_pre_hook(self._watch, with_kwargs=True)
-        return model
-
-    def _watch(self, _model: torch.nn.Module, _args: tuple[object, ...], kwargs: dict[str, torch.Tensor]) -> None:
-        self.steps += 1
-        self.before_step(kwargs["input_ids"].shape[1])
+        self.before_step: Callable[[Sequence[Row]], None] = lambda rows: None
 
 
 def long_winded_family() -> WatchedFamily:
@@ -208,7 +199,7 @@ class Gate:
         self._arrived = Semaphore(0)
         self._open = Event()
 
-    def __call__(self, tokens: int) -> None:
+    def __call__(self, rows: object) -> None:
         self._arrived.release()
         while not self._open.is_set() and not self._permits.acquire(timeout=0.01):
             pass

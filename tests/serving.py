@@ -2,8 +2,7 @@
 
 import socket
 import threading
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -11,6 +10,7 @@ from typing import Any
 import httpx
 import uvicorn
 from fakes import WatchedFamily
+from models import KV_BYTES, WatchedModel, eventually
 
 from anysize.api.app import create_app
 from anysize.api.state import ServiceState
@@ -46,10 +46,10 @@ class RunningService:
 
 
 @contextmanager
-def serving(family: WatchedFamily, **settings: Any) -> Iterator[RunningService]:
+def serving(family: WatchedFamily, *, kv_bytes: int = KV_BYTES, **settings: Any) -> Iterator[RunningService]:
     """Serve a family; stops at the end, whatever still runs."""
     given = {"max_queued_requests": 8, "prefill_chunk_tokens": 16, "drain_s": 20.0, **settings}
-    app = create_app(Settings(**given), family)
+    app = create_app(Settings(**given), family, WatchedModel(family, kv_bytes=kv_bytes))
     with socket.socket() as listener:
         listener.bind(("127.0.0.1", 0))
         config = uvicorn.Config(app, log_level="critical", timeout_graceful_shutdown=20)
@@ -60,18 +60,10 @@ def serving(family: WatchedFamily, **settings: Any) -> Iterator[RunningService]:
         try:
             yield RunningService(listener.getsockname()[1], family, app.state.service)
         finally:
-            family.before_step = lambda tokens: None
+            family.before_step = lambda rows: None
             server.should_exit = True
             thread.join(timeout=LIMIT_S)
             assert not thread.is_alive()
-
-
-def eventually(condition: Callable[[], bool]) -> None:
-    """Wait until something is true."""
-    limit_s = time.monotonic() + LIMIT_S
-    while not condition():
-        assert time.monotonic() < limit_s, "it never came true"
-        time.sleep(0.002)
 
 
 def http_request(body: bytes, *headers: str, path: str = "/generate", method: str = "POST") -> bytes:

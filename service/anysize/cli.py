@@ -136,7 +136,7 @@ def generate(
             loaded, settings, prompt, size, chat=chat, max_tokens=max_tokens, temperature=temperature, seed=seed
         )
     if as_json:
-        print_json(answer.model_dump())
+        print_json(answer.model_dump(exclude_unset=True))
         return
     typer.echo(answer.text)
     chosen = answer.variant
@@ -189,6 +189,64 @@ def bench_memory(family: FamilyOption = None, as_json: JsonOption = False) -> No
 
     with errors_for_people():
         report = measure(family)
+    _bench(report, as_json)
+
+
+@bench_app.command("mixed")
+def bench_mixed(
+    requests: Annotated[int, typer.Option(min=1, max=256, help="Requests in the batch.")] = 16,
+    sizes: Annotated[int, typer.Option(min=1, max=256, help="Sizes that they ask for.")] = 8,
+    prompt_tokens: Annotated[int, typer.Option(min=1, max=4096, help="Tokens of each prompt.")] = 32,
+    answer_tokens: Annotated[int, typer.Option(min=2, max=4096, help="Tokens of each answer.")] = 64,
+    rounds: Annotated[int, typer.Option(min=1, max=100, help="Rounds that count; the figures are medians.")] = 3,
+    family: FamilyOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Answer requests of many sizes in one batch; compare with one queue a size, transformers and one size alone.
+
+    Examples: `anysize bench mixed` | `anysize bench mixed --requests 32 --sizes 4 --json`
+    """
+    from anysize.bench.mixed import bench_mixed as measure
+
+    report = measure(
+        _load_for_bench(family),
+        requests=requests,
+        sizes=sizes,
+        prompt_tokens=prompt_tokens,
+        answer_tokens=answer_tokens,
+        rounds=rounds,
+    )
+    _bench(report, as_json)
+
+
+@bench_app.command("single")
+def bench_single(
+    size: SizeOption = "teacher",
+    batch: Annotated[list[int] | None, typer.Option(min=1, max=256, help="Requests at once; may be repeated.")] = None,
+    prompt_tokens: Annotated[int, typer.Option(min=1, max=4096, help="Tokens of each prompt.")] = 32,
+    answer_tokens: Annotated[int, typer.Option(min=2, max=4096, help="Tokens of each answer.")] = 64,
+    rounds: Annotated[int, typer.Option(min=1, max=100, help="Rounds that count; the figures are medians.")] = 3,
+    family: FamilyOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Answer batches of 1, 4 and 16 requests of one size; compare with transformers.
+
+    Examples: `anysize bench single` | `anysize bench single --size 0.7 --batch 1 --batch 8 --json`
+    """
+    from anysize.bench.single import bench_single as measure
+    from anysize.sizing.budget import find_size
+
+    loaded = _load_for_bench(family)
+    with errors_for_people():
+        found = find_size(loaded, size)
+    report = measure(
+        loaded,
+        found,
+        batches=batch or [1, 4, 16],
+        prompt_tokens=prompt_tokens,
+        answer_tokens=answer_tokens,
+        rounds=rounds,
+    )
     _bench(report, as_json)
 
 

@@ -1,9 +1,9 @@
 """Every setting of the service, with its limit and its default. Frozen; environment variables begin with ANYSIZE_."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Literal, Self
 
-from pydantic import Field, ValidationError
+from pydantic import Field, ValidationError, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from anysize.errors import SettingsError
@@ -15,39 +15,60 @@ DType = Literal["float32", "bfloat16", "float16"]
 
 
 class Settings(BaseSettings):
-    """Settings of one service process.
+    """Settings of one service process."""
 
-    Attributes:
-        family: folder of the family; the built-in one by default.
-        host: address to listen on.
-        port: port to listen on; 0 takes a free one.
-        device: `cpu`, `cuda`, `cuda:1` and so on; `auto` takes a GPU where there is one.
-        dtype: of the weights in memory.
-        threads: for torch on the CPU; 0 leaves the choice to torch.
-        max_queued_requests: requests that may wait; one more is refused with 429.
-        max_prompt_chars: characters in a prompt or in all messages together.
-        max_tokens: the most tokens one request may ask for.
-        max_body_bytes: of a request's body.
-        prefill_chunk_tokens: prompt tokens run at once, between two looks at whether the client is still there.
-        drain_s: how long running and waiting requests may take after SIGTERM.
-        stall_s: how long one step may take before `/health` says that the engine is stuck.
-    """
-
-    model_config = SettingsConfigDict(env_prefix="ANYSIZE_", frozen=True, extra="forbid")
+    model_config = SettingsConfigDict(env_prefix="ANYSIZE_", frozen=True, extra="forbid", use_attribute_docstrings=True)
 
     family: Path | None = None
+    """Folder of the family; the built-in one by default."""
     host: str = "127.0.0.1"
+    """Address to listen on."""
     port: int = Field(default=8000, ge=0, le=65535)
+    """Port to listen on; 0 takes a free one."""
     device: str = Field(default="auto", pattern=r"^(auto|cpu|cuda(:[0-9]{1,2})?)$")
+    """cpu, cuda, cuda:1 and so on; auto takes a GPU where there is one."""
     dtype: DType = "float32"
+    """Type of the weights, and of keys and values, in memory."""
     threads: int = Field(default=0, ge=0, le=1024)
+    """For torch on the CPU; 0 leaves the choice to torch."""
+    kv_bytes: int = Field(default=0, ge=0, le=1 << 50)
+    """Memory for keys and values; 0 takes a quarter of what is free once the weights are loaded (of the container's
+    limit where there is one, of the GPU's memory on a GPU), but no more than `max_running_requests` answers of the
+    longest context can use."""
+    max_running_requests: int = Field(default=32, ge=1, le=4096)
+    """Answers that are generated side by side; memory for keys and values may allow fewer."""
+    max_step_tokens: int = Field(default=256, ge=2, le=1 << 20)
+    """Tokens of prompts and answers in one step of the model; more than max_running_requests. Less makes those who
+    already get their answer wait less for the prompts of others."""
+    prefill_chunk_tokens: int = Field(default=128, ge=16, le=65536)
+    """Tokens of one prompt in one step."""
     max_queued_requests: int = Field(default=64, ge=1, le=10_000)
+    """Requests that may wait; one more is refused with 429."""
+    max_queued_tokens: int = Field(default=1 << 18, ge=1, le=1 << 32)
+    """Tokens, of prompts and longest answers, that may wait; a request that needs more is refused with 429."""
+    queue_timeout_s: float = Field(default=60.0, gt=0, le=86400)
+    """How long a request may wait for its turn; then it gets a 429."""
     max_prompt_chars: int = Field(default=200_000, ge=1, le=10_000_000)
+    """Characters in a prompt or in all messages together."""
     max_tokens: int = Field(default=2048, ge=1, le=1_000_000)
+    """The most tokens one request may ask for, in all its answers together."""
     max_body_bytes: int = Field(default=2 << 20, ge=1024, le=1 << 30)
-    prefill_chunk_tokens: int = Field(default=512, ge=16, le=65536)
+    """Of a request's body."""
+    write_timeout_s: float = Field(default=30.0, gt=0, le=3600)
+    """How long a client that streams may take nothing before its connection is closed."""
     drain_s: float = Field(default=30.0, ge=0, le=3600)
+    """How long running and waiting requests may take after SIGTERM."""
     stall_s: float = Field(default=60.0, gt=0, le=3600)
+    """How long one step may take before `/health` says that the engine is stuck and every request gets an error."""
+
+    @model_validator(mode="after")
+    def _prompts_move(self) -> Self:
+        if self.max_step_tokens <= self.max_running_requests:
+            raise ValueError(
+                f"max_step_tokens ({self.max_step_tokens}) must be more than max_running_requests "
+                f"({self.max_running_requests}), or a full batch would leave prompts no room"
+            )
+        return self
 
     def torch_device(self) -> "torch.device":
         """The device, with `auto` resolved.
@@ -72,8 +93,19 @@ def load_settings(**given: object) -> Settings:
         return Settings(**{name: value for name, value in given.items() if value is not None})  # pyright: ignore[reportArgumentType]
     except ValidationError as error:
         first = error.errors()[0]
-        name = str(first["loc"][0]) if first["loc"] else "settings"
+        if not first["loc"]:
+            raise SettingsError(first["msg"].removeprefix("Value error, ")) from error
+        name = str(first["loc"][0])
         raise SettingsError(f"{name} (or ANYSIZE_{name.upper()}): {first['msg']}, got {first['input']!r}") from error
+
+
+def describe_settings() -> list[str]:
+    """One line a setting: its environment variable, its default and what it is for."""
+    return [
+        f"{'ANYSIZE_' + name.upper()} ({'' if field.default is None else field.default}): "
+        f"{' '.join((field.description or '').split())}"
+        for name, field in Settings.model_fields.items()
+    ]
 
 
 def resolve_device(name: str) -> "torch.device":

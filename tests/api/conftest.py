@@ -16,6 +16,7 @@ def shared() -> Iterator[RunningService]:
 
 @pytest.fixture
 def service() -> Iterator[RunningService]:
-    """A service of one's own, with a queue of two, whose answers are as long as asked for."""
-    with serving(long_winded_family(), max_queued_requests=2, max_body_bytes=4096) as service:
+    """A service of one's own: one request at a time, a queue of two, answers as long as asked for."""
+    limits = {"max_running_requests": 1, "max_queued_requests": 2, "max_body_bytes": 4096}
+    with serving(long_winded_family(), **limits) as service:
         yield service

@@ -1,13 +1,12 @@
 """`POST /generate`: what is asked and what is answered."""
 
-import time
 from typing import Any
 
 import httpx
+import models
 import pytest
 from serving import RunningService
 
-from anysize.engine.generation import generate
 from anysize.engine.request import GenerationRequest, Sampling
 from anysize.family.family import Size
 
@@ -21,9 +20,9 @@ def answered(response: httpx.Response) -> dict[str, Any]:
 
 
 def alone(service: RunningService, size: Size, ids: list[Any], **sampling: Any) -> str:
-    """The text that the engine's generation gives without any service."""
+    """The text that the engine gives without any service or neighbour."""
     one = GenerationRequest(id="x", prompt_ids=ids, size=size, sampling=Sampling(**sampling))
-    return generate(service.family, one, arrived_s=time.monotonic(), prefill_chunk_tokens=512, beat=lambda: None).text
+    return models.alone(service.family, one).text
 
 
 def test_an_answer_has_exactly_the_documented_fields(shared: RunningService):

@@ -1,12 +1,17 @@
 """Clients that leave, too many clients at once, and a service that stops."""
 
 import threading
+from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 
 import httpx
 import pytest
 from fakes import Gate
-from serving import RunningService, eventually, http_request
+from models import eventually
+from serving import RunningService, http_request
+
+from anysize.engine.request import GenerationRequest
+from anysize.engine.sequence import Row
 
 ASK = http_request(b'{"prompt": "abc", "max_tokens": 200}', "Content-Length: 36")
 LONG_PROMPT = b'{"prompt": "' + b"x" * 150 + b'", "max_tokens": 50}'
@@ -17,6 +22,17 @@ def held_up(service: RunningService) -> Gate:
     gate = Gate()
     service.family.before_step = gate
     return gate
+
+
+@pytest.fixture
+def submitted(service: RunningService, monkeypatch: pytest.MonkeyPatch) -> list[GenerationRequest]:
+    """What reaches the engine."""
+    requests: list[GenerationRequest] = []
+    submit = service.state.engine.submit
+    monkeypatch.setattr(
+        service.state.engine, "submit", lambda one, *stream: (requests.append(one), submit(one, *stream))[1]
+    )
+    return requests
 
 
 def idle(service: RunningService) -> bool:
@@ -30,7 +46,9 @@ def finished(service: RunningService, reason: str) -> float:
     return registry.get_sample_value("anysize_request_success_total", labels) or 0.0
 
 
-def test_a_client_that_leaves_in_mid_answer_stops_its_generation(service: RunningService):
+def test_a_client_that_leaves_in_mid_answer_stops_its_generation(
+    service: RunningService, submitted: list[GenerationRequest]
+):
     gate = held_up(service)
     with service.raw() as connection:
         connection.sendall(ASK)
@@ -39,9 +57,7 @@ def test_a_client_that_leaves_in_mid_answer_stops_its_generation(service: Runnin
             gate.let()
         gate.wait()
     # Steps go on one by one until the service has seen it; then there is at most the one that had begun.
-    eventually(
-        lambda: service.state.engine._running is None or service.state.engine._running.request.cancelled.is_set()
-    )
+    eventually(submitted[0].cancelled.is_set)
     steps = service.family.steps
     gate.open()
     eventually(lambda: idle(service))
@@ -50,20 +66,18 @@ def test_a_client_that_leaves_in_mid_answer_stops_its_generation(service: Runnin
     assert service.generate(prompt="next", max_tokens=2).status_code == 200
 
 
-def test_a_client_that_leaves_during_the_prompt_stops_it(service: RunningService):
+def test_a_client_that_leaves_during_the_prompt_stops_it(service: RunningService, submitted: list[GenerationRequest]):
     gate = held_up(service)
     with service.raw() as connection:
         connection.sendall(http_request(LONG_PROMPT, f"Content-Length: {len(LONG_PROMPT)}"))
         gate.wait()
-    running = service.state.engine._running
-    assert running is not None
-    eventually(running.request.cancelled.is_set)
+    eventually(submitted[0].cancelled.is_set)
     gate.open()
     eventually(lambda: idle(service))
     assert service.family.steps <= 2  # of ten for the prompt
 
 
-def test_a_client_that_leaves_the_queue_costs_no_step(service: RunningService):
+def test_a_client_that_leaves_the_queue_costs_no_step(service: RunningService, submitted: list[GenerationRequest]):
     gate = held_up(service)
     with ThreadPoolExecutor(1) as pool:
         first = pool.submit(service.generate, prompt="abc", max_tokens=1)
@@ -71,8 +85,7 @@ def test_a_client_that_leaves_the_queue_costs_no_step(service: RunningService):
         with service.raw() as connection:
             connection.sendall(ASK)
             eventually(lambda: service.state.engine.state().waiting == 1)
-            waiting = service.state.engine._waiting[0].request
-        eventually(waiting.cancelled.is_set)
+        eventually(submitted[1].cancelled.is_set)
         gate.open()
         assert first.result().status_code == 200
     eventually(lambda: idle(service))
@@ -145,12 +158,12 @@ def test_the_service_answers_others_while_the_model_is_in_a_step(service: Runnin
 def test_a_request_on_which_the_model_fails_is_a_503_and_the_next_is_served(
     service: RunningService, caplog: pytest.LogCaptureFixture
 ):
-    caplog.set_level("CRITICAL", logger="anysize.engine.engine")
+    caplog.set_level("CRITICAL", logger="anysize.engine")
     threads: set[int] = set()
 
-    def fail(_tokens: int) -> None:
+    def fail(rows: Sequence[Row]) -> None:
         threads.add(threading.get_ident())
-        if service.family.steps == 3:
+        if any(row.sequence.length == 5 for row in rows):  # its third step, however often that is tried
             raise RuntimeError("secret")
 
     service.family.before_step = fail

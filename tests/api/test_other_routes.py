@@ -5,10 +5,12 @@ import time
 
 import pytest
 from fakes import Gate, long_winded_family
+from models import eventually
 from prometheus_client.parser import text_string_to_metric_families
-from serving import RunningService, eventually, serving
+from serving import RunningService, serving
 
 from anysize.engine.request import GenerationRequest, Sampling
+from anysize.errors import EngineError
 
 
 def metrics(service: RunningService) -> dict[str, float]:
@@ -84,10 +86,15 @@ def test_a_step_that_takes_too_long_is_a_stall_and_idleness_is_not():
         eventually(lambda: client.get("/health").status_code == 503)
         stalled = client.get("/health").json()
         assert (stalled["status"], stalled["running"]) == ("stalled", 1)
-        assert client.get("/ready").status_code == 200
+        assert client.get("/ready").status_code == 503
+        with pytest.raises(EngineError, match="stuck"):
+            future.result(timeout=30)  # while the step still stands
+        refused = client.post("/generate", json={"prompt": "a", "max_tokens": 1})
+        assert (refused.status_code, refused.json()["error"]["type"]) == (503, "engine_unavailable")
         gate.open()
-        future.result(timeout=30)
+        eventually(lambda: client.get("/ready").status_code == 200)
         assert client.get("/health").json()["status"] == "ok"
+        assert client.post("/generate", json={"prompt": "a", "max_tokens": 1}).status_code == 200
 
 
 def test_a_draining_service_is_healthy_but_not_ready(service: RunningService):
@@ -115,6 +122,9 @@ def test_counters_move_by_what_was_answered(service: RunningService):
         assert service.generate(prompt="abc", max_tokens=4, variant="student").status_code == 200
     assert service.generate(prompt="abcde", max_tokens=1).status_code == 200
     assert moved(before, metrics(service)) == {
+        "anysize_batch_forward_duration_seconds_count{}": 4 + 4 + 1,
+        "anysize_batch_current_size_count{}": 4 + 4 + 1,
+        "anysize_iteration_tokens_count{}": 4 + 4 + 1,
         "anysize_request_success_total{finished_reason=length,variant=student}": 2,
         "anysize_request_success_total{finished_reason=length,variant=teacher}": 1,
         "anysize_prompt_tokens_total{}": 2 * 3 + 5,

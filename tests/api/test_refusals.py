@@ -22,7 +22,7 @@ def no_engine_calls(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPa
     submitted: list[object] = []
     engine, submit = used.state.engine, used.state.engine.submit
     with monkeypatch.context() as patched:
-        patched.setattr(engine, "submit", lambda one: (submitted.append(one), submit(one))[1])
+        patched.setattr(engine, "submit", lambda one, *stream: (submitted.append(one), submit(one, *stream))[1])
         yield
     assert submitted == []
     assert used.generate(prompt="a", max_tokens=1).status_code == 200
@@ -51,12 +51,17 @@ BOUNDS = {
     "temperature": (0, 100),
     "top_p": (None, 1),
     "top_k": (0, 1_000_000),
+    "min_p": (0, 1),
+    "repetition_penalty": (0.1, 10),
+    "logprobs": (0, 20),
+    "n": (1, 16),
     "seed": (0, INT64 - 1),
     "budget.parameters": (1, INT64 - 1),
     "budget.fraction": (None, 1),
     "budget.memory_bytes": (1, INT64 - 1),
 }
-NULLABLE = {"seed", "budget.parameters", "budget.fraction", "budget.memory_bytes"}
+FLOATS = {"temperature", "top_p", "min_p", "repetition_penalty", "budget.fraction"}
+NULLABLE = {"seed", "logprobs", "budget.parameters", "budget.fraction", "budget.memory_bytes"}
 
 
 def wrong_numbers() -> Iterator[tuple[str, str]]:
@@ -65,7 +70,7 @@ def wrong_numbers() -> Iterator[tuple[str, str]]:
         wrong.append("0" if least is None else str(least - 1))
         wrong += [] if most >= 1 << 31 else [str(1 << 31)]
         wrong += [] if field in NULLABLE else ["null"]
-        wrong += ["1.5"] if field not in ("temperature", "top_p", "budget.fraction") else ["1e999"]
+        wrong += ["1.5"] if field not in FLOATS else ["1e999"]
         for value in dict.fromkeys(wrong):
             yield field, value
 
@@ -139,6 +144,10 @@ def test_a_long_unknown_field_is_not_sent_back_whole(shared: RunningService):
         {"prompt": "a", "stop": "x" * 257},
         {"prompt": "a", "stop": ["x" * 257]},
         {"prompt": "a", "max_tokens": 2049},
+        {"prompt": "a", "max_tokens": 129, "n": 16},
+        {"prompt": "a", "stream": 1},
+        {"prompt": "a", "stream": None},
+        {"prompt": "a", "stream": "true"},
         {"prompt": "a" * 250, "max_tokens": 100},
         [],
         "prompt",

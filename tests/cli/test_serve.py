@@ -14,11 +14,13 @@ from pathlib import Path
 import httpx
 import pytest
 import torch
-from serving import LIMIT_S, eventually
+from fakes import CPU
+from models import KV_BYTES, eventually, running
+from serving import LIMIT_S
 from typer.testing import CliRunner
 
 from anysize.cli import app
-from anysize.engine.generation import generate
+from anysize.engine.model import Model
 from anysize.engine.request import GenerationRequest, Sampling
 from anysize.family.family import Family
 
@@ -57,15 +59,15 @@ def answers(client: httpx.Client) -> bool:
 @pytest.fixture(scope="module")
 def endless(folder: Path) -> dict[str, object]:
     """A request whose answer is as long as asked for."""
-    family = Family.load(folder, dtype=torch.float32, device=torch.device("cpu"))
-    for seed in range(200):
-        sampling = Sampling(max_tokens=TOKENS, temperature=1.0, seed=seed)
-        request = GenerationRequest(
-            id="x", prompt_ids=family.tokenizer("abc").input_ids, size=family.teacher, sampling=sampling
-        )
-        answer = generate(family, request, arrived_s=0.0, prefill_chunk_tokens=512, beat=lambda: None)
-        if answer.finish_reason == "length":
-            return {"prompt": "abc", "max_tokens": TOKENS, "temperature": 1.0, "seed": seed}
+    family = Family.load(folder, dtype=torch.float32, device=CPU)
+    with running(family, Model(family.bank, kv_bytes=KV_BYTES)) as engine:
+        for seed in range(200):
+            sampling = Sampling(max_tokens=TOKENS, temperature=1.0, seed=seed)
+            request = GenerationRequest(
+                id="x", prompt_ids=family.tokenizer("abc").input_ids, size=family.teacher, sampling=sampling
+            )
+            if engine.submit(request).result(timeout=LIMIT_S).finish_reason == "length":
+                return {"prompt": "abc", "max_tokens": TOKENS, "temperature": 1.0, "seed": seed}
     raise AssertionError("no such request")
 
 

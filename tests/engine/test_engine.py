@@ -4,17 +4,18 @@ import logging
 import random
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import CancelledError, Future, wait
 from functools import cache
 from typing import Any
 
 import pytest
 from fakes import Gate, WatchedFamily, tiny_bank
+from models import WatchedModel, eventually, greedy, limits
 
 from anysize.engine.engine import Engine
-from anysize.engine.generation import generate
 from anysize.engine.request import Completion, GenerationRequest, Sampling
+from anysize.engine.sequence import Row
 from anysize.errors import EngineError, OverloadedError
 from anysize.family.bank import Bank
 
@@ -34,14 +35,15 @@ def start(family: WatchedFamily) -> Iterator[Callable[..., Engine]]:
     """Starts engines, and stops them at the end."""
     engines: list[Engine] = []
 
-    def started(max_queued_requests: int = 64) -> Engine:
-        engine = Engine(family, max_queued_requests=max_queued_requests, prefill_chunk_tokens=8)
+    def started(max_running_requests: int = 1, **given: int) -> Engine:
+        bounds = limits(max_running_requests=max_running_requests, prefill_chunk_tokens=8, **given)
+        engine = Engine(family, WatchedModel(family), bounds)
         engine.start()
         engines.append(engine)
         return engine
 
     yield started
-    family.before_step = lambda tokens: None
+    family.before_step = lambda rows: None
     for engine in engines:
         engine.stop(within_s=10)
         assert not engine.state().alive
@@ -56,21 +58,10 @@ def request(family: WatchedFamily, text: str = "abc", *, size: int = -1, **sampl
     )
 
 
-def alone(family: WatchedFamily, one: GenerationRequest) -> Completion:
-    return generate(family, one, arrived_s=time.monotonic(), prefill_chunk_tokens=8, beat=lambda: None)
-
-
-def eventually(condition: Callable[[], bool]) -> None:
-    limit_s = time.monotonic() + 30
-    while not condition():
-        assert time.monotonic() < limit_s, "it never came true"
-        time.sleep(0.002)
-
-
 def test_requests_of_any_size_get_what_each_gets_alone(family: WatchedFamily, start: Callable[..., Engine]):
     requests = [request(family, f"prompt {n}", size=n % len(family.ladder)) for n in range(8)]
-    wanted = [alone(family, one).token_ids for one in requests]
-    engine = start()
+    wanted = [greedy(family, one) for one in requests]
+    engine = start(max_running_requests=5)
     futures = [engine.submit(one) for one in requests]
     assert [future.result(timeout=30).token_ids for future in futures] == wanted
 
@@ -181,28 +172,31 @@ def test_a_future_that_is_cancelled_while_its_request_runs_harms_nobody(
 
 
 @pytest.mark.parametrize("step", [1, 2, 3])
+@pytest.mark.parametrize("max_running_requests", [1, 8])
 def test_a_request_on_which_the_model_fails_fails_alone(
-    family: WatchedFamily, start: Callable[..., Engine], step: int, caplog: pytest.LogCaptureFixture
+    family: WatchedFamily,
+    start: Callable[..., Engine],
+    step: int,
+    max_running_requests: int,
+    caplog: pytest.LogCaptureFixture,
 ):
-    caplog.set_level(logging.CRITICAL, logger="anysize.engine.engine")
+    caplog.set_level(logging.CRITICAL, logger="anysize.engine")
+    poisoned = request(family, "zzz", max_tokens=5)
+    good = [request(family, f"good {n}", size=n % len(family.ladder)) for n in range(6)]
+    wanted = [greedy(family, one) for one in good]
     threads: set[int] = set()
-    poisoned = request(family, "poison", max_tokens=5)
-    good = [request(family, f"good {n}") for n in range(6)]
-    wanted = [alone(family, one).token_ids for one in good]
-    calls = iter(range(1, 1000))
-    is_poisoned = threading.Event()
+    bad_sequences: list[object] = []
 
-    def fail(_tokens: int) -> None:
+    def fail(rows: Sequence[Row]) -> None:
         threads.add(threading.get_ident())
-        if is_poisoned.is_set() and next(calls) == step:
-            is_poisoned.clear()
-            raise RuntimeError("secret text of the model")
+        bad_sequences.extend(row.sequence for row in rows if list(row.token_ids) == poisoned.prompt_ids)
+        for row in rows:
+            if row.sequence in bad_sequences and row.sequence.length == (0, 3, 4)[step - 1]:
+                raise RuntimeError("secret text of the model")
 
     family.before_step = fail
-    engine = start()
+    engine = start(max_running_requests)
     before = [engine.submit(one) for one in good[:3]]
-    wait(before)
-    is_poisoned.set()
     bad = engine.submit(poisoned)
     after = [engine.submit(one) for one in good[3:]]
 
@@ -236,7 +230,7 @@ def test_state_counts_what_waits_and_what_runs(family: WatchedFamily, start: Cal
 
 
 def test_an_engine_that_has_not_started_is_not_alive(family: WatchedFamily):
-    assert not Engine(family, max_queued_requests=1, prefill_chunk_tokens=8).state().alive
+    assert not Engine(family, WatchedModel(family), limits()).state().alive
 
 
 def test_a_request_is_no_longer_counted_once_its_answer_is_there(family: WatchedFamily, start: Callable[..., Engine]):
@@ -303,7 +297,7 @@ def test_stop_ends_what_is_left_with_an_error_at_its_limit(family: WatchedFamily
 @pytest.mark.parametrize("seed", range(3))
 def test_every_future_ends_exactly_once_in_a_storm(family: WatchedFamily, start: Callable[..., Engine], seed: int):
     chance = random.Random(seed)
-    engine = start(max_queued_requests=10)
+    engine = start(max_running_requests=4, max_queued_requests=10)
     ended: list[Future[Completion]] = []
     submitted: list[tuple[GenerationRequest, Future[Completion]]] = []
     refused = 0
@@ -339,7 +333,7 @@ def test_every_future_ends_exactly_once_in_a_storm(family: WatchedFamily, start:
         completion = future.result()
         if not one.cancelled.is_set():
             assert completion.finish_reason != "cancelled"
-            assert completion.token_ids == alone(family, one).token_ids
+            assert completion.token_ids == greedy(family, one)
     assert (engine.state().waiting, engine.state().running) == (0, 0)
 
 

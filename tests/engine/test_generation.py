@@ -1,16 +1,16 @@
 """One request from prompt to last token, against transformers' own `generate`."""
 
-import time
 from functools import cache
 from typing import Any
 
 import pytest
-import torch
 from fakes import ARCHITECTURES, WatchedFamily, tiny_bank
+from models import WatchedModel, greedy, running
 
-from anysize.engine.generation import end_tokens, generate
+from anysize.engine.answer import end_tokens
+from anysize.engine.engine import StepReport
 from anysize.engine.request import Completion, GenerationRequest, Sampling
-from anysize.family.family import Family, Size
+from anysize.family.family import Size
 
 PROMPTS = ("a", "The sea is", "日本 \x00 zz", "long " * 20)
 
@@ -34,48 +34,46 @@ def request(size: Size, text: str = "The sea is", **sampling: Any) -> Generation
     return GenerationRequest(id="gen-1", prompt_ids=ids_of(text), size=size, sampling=Sampling(**given))
 
 
-def run(family: Family, one: GenerationRequest, *, chunk: int = 512) -> Completion:
-    return generate(family, one, arrived_s=time.monotonic(), prefill_chunk_tokens=chunk, beat=lambda: None)
+def run(family: WatchedFamily, one: GenerationRequest, *, chunk: int = 512, **given: Any) -> Completion:
+    model = WatchedModel(family)
+    with running(family, model, prefill_chunk_tokens=chunk, max_step_tokens=512, **given) as engine:
+        completion = engine.submit(one).result(timeout=60)
+    assert model.used_pages == 0
+    return completion
 
 
-def reference(family: Family, one: GenerationRequest, *, ends: list[int]) -> list[int]:
-    """What transformers makes of it, without the token that ended it."""
-    prompt = torch.tensor([one.prompt_ids])
-    model = family.assemble(one.size.variant)
-    out = model.generate(  # pyright: ignore[reportCallIssue]
-        prompt,
-        attention_mask=torch.ones_like(prompt),
-        max_new_tokens=one.sampling.max_tokens,
-        do_sample=False,
-        eos_token_id=ends,
-        pad_token_id=0,
-    )
-    answer = out[0, prompt.shape[1] :].tolist()
-    return answer[:-1] if answer[-1] in ends else answer
+@cache
+def references(architecture: str) -> dict[tuple[str, str], list[int]]:
+    served = family(architecture)
+    ends = sorted(end_tokens(served))
+    asked = [(size, prompt) for size in served.ladder for prompt in PROMPTS]
+    return {(size.id, prompt): greedy(served, request(size, prompt), ends=ends) for size, prompt in asked}
 
 
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
 @pytest.mark.parametrize("chunk", [512, 3], ids=["whole", "chunked"])
-def test_greedy_text_of_every_size_is_that_of_transformers(architecture: str, chunk: int):
+def test_greedy_text_of_every_size_in_one_batch_is_that_of_transformers_alone(architecture: str, chunk: int):
     served = family(architecture)
-    for size in served.ladder:
-        for prompt in PROMPTS:
-            one = request(size, prompt)
-            completion = run(served, one, chunk=chunk)
-            assert completion.token_ids == reference(served, one, ends=sorted(end_tokens(served))), (size.id, prompt)
-            assert completion.text == served.tokenizer.decode(completion.token_ids, skip_special_tokens=True)
+    requests = [request(size, prompt) for size in served.ladder for prompt in PROMPTS]
+    limits = {"prefill_chunk_tokens": chunk, "max_step_tokens": 100, "max_running_requests": len(requests)}
+    with running(served, WatchedModel(served), **limits) as engine:
+        futures = [engine.submit(one) for one in requests]
+        completions = [future.result(timeout=120) for future in futures]
+    for completion, (asked, wanted) in zip(completions, references(architecture).items(), strict=True):
+        assert completion.token_ids == wanted, asked
+        assert completion.text == served.tokenizer.decode(completion.token_ids, skip_special_tokens=True)
 
 
 def test_an_end_token_stops_the_answer_and_is_not_part_of_it(monkeypatch: pytest.MonkeyPatch):
     one = request(family().teacher, max_tokens=12)
-    free = reference(family(), one, ends=[])
+    free = greedy(family(), one)
     end = free[5]  # whatever the model says sixth becomes the end
     monkeypatch.setattr(family().bank.teacher.generation_config, "eos_token_id", [end, 2])
 
     completion = run(family(), one)
 
     assert completion.finish_reason == "stop"
-    assert completion.token_ids == free[: free.index(end)] == reference(family(), one, ends=[end, 2])
+    assert completion.token_ids == free[: free.index(end)] == greedy(family(), one, ends=[end, 2])
 
 
 def test_end_tokens_are_those_of_the_model_and_the_tokenizer(monkeypatch: pytest.MonkeyPatch):
@@ -113,20 +111,19 @@ def test_a_seeded_sample_is_the_same_each_time_and_of_any_chunk_length():
 
 @pytest.mark.parametrize("max_tokens", [1, 2, 9])
 def test_times_are_in_order(max_tokens: int):
-    arrived_s = time.monotonic() - 0.25
-    one = request(endless().teacher, max_tokens=max_tokens)
-    timing = generate(endless(), one, arrived_s=arrived_s, prefill_chunk_tokens=64, beat=lambda: None).timing
-    assert 250 <= timing.queue_ms <= timing.ttft_ms <= timing.total_ms
+    timing = run(endless(), request(endless().teacher, max_tokens=max_tokens)).timing
+    assert 0 <= timing.queue_ms <= timing.ttft_ms <= timing.total_ms
     assert (timing.tpot_ms is None) == (max_tokens == 1)
     if timing.tpot_ms is not None:
         assert 0 < timing.tpot_ms * (max_tokens - 1) <= timing.total_ms - timing.ttft_ms
 
 
 def test_each_step_is_reported():
-    beats: list[None] = []
+    reports: list[StepReport] = []
     one = request(endless().teacher, "x" * 20, max_tokens=5)
-    generate(endless(), one, arrived_s=0.0, prefill_chunk_tokens=8, beat=lambda: beats.append(None))
-    assert len(beats) == 3 + 4
+    run(endless(), one, chunk=8, on_step=reports.append)
+    assert [report.tokens for report in reports] == [8, 8, 4, 1, 1, 1, 1]
+    assert all(report.answers == 1 and report.duration_s > 0 for report in reports)
 
 
 @pytest.mark.parametrize("cancel_at", [0, 1, 2, 3, 4, 7])
@@ -134,7 +131,7 @@ def test_cancelling_stops_before_the_next_step(cancel_at: int):
     served = WatchedFamily(endless().bank, endless=True)
     one = request(served.teacher, "x" * 24, max_tokens=50)  # three steps of prefill, then decode
 
-    def cancel(_tokens: int) -> None:
+    def cancel(_rows: object) -> None:
         if served.steps == cancel_at:
             one.cancelled.set()
 
@@ -145,6 +142,6 @@ def test_cancelling_stops_before_the_next_step(cancel_at: int):
 
     assert completion.finish_reason == "cancelled"
     assert served.steps == cancel_at
-    assert len(completion.token_ids) == max(0, cancel_at - 3)
+    assert len(completion.token_ids) == max(0, cancel_at - 2)  # the step it came in still gave its token
     timing = completion.timing
     assert 0 <= timing.queue_ms <= timing.ttft_ms <= timing.total_ms

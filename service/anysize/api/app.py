@@ -7,28 +7,37 @@ from fastapi import FastAPI
 from starlette.concurrency import run_in_threadpool
 
 from anysize import __version__
-from anysize.api import generate, health, metrics, variants
+from anysize.api import generate, health, variants
+from anysize.api import metrics as metrics_route
+from anysize.api.answer import TokenTexts
 from anysize.api.body_limit import BodyLimit
 from anysize.api.errors import install_error_handlers
 from anysize.api.metrics import Metrics
 from anysize.api.prompt import PromptEncoder
 from anysize.api.state import ServiceState
 from anysize.engine.engine import Engine
+from anysize.engine.limits import Limits
+from anysize.engine.stepper import StepModel
 from anysize.family.family import Family
 from anysize.settings import Settings
 
 
-def create_app(settings: Settings, family: Family) -> FastAPI:
-    """The service for one family.
+def create_app(settings: Settings, family: Family, model: StepModel) -> FastAPI:
+    """The service for one family, whose sizes a model runs.
 
     The engine starts with the app and is drained when the app stops: requests that are in it are answered, up to
     `settings.drain_s`.
     """
+    metrics = Metrics(family.ladder)
     engine = Engine(
         family,
-        max_queued_requests=settings.max_queued_requests,
-        prefill_chunk_tokens=settings.prefill_chunk_tokens,
+        model,
+        Limits.of(settings),
+        queue_timeout_s=settings.queue_timeout_s,
+        stall_s=settings.stall_s,
+        on_step=metrics.stepped,
     )
+    metrics.watch(engine, model)
 
     @asynccontextmanager
     async def life(_app: FastAPI) -> AsyncIterator[None]:
@@ -46,9 +55,9 @@ def create_app(settings: Settings, family: Family) -> FastAPI:
         redirect_slashes=False,
     )
     encoder = PromptEncoder(family, max_chars=settings.max_prompt_chars, max_tokens=settings.max_tokens)
-    app.state.service = ServiceState(settings, family, engine, Metrics(family.ladder, engine), encoder)
+    app.state.service = ServiceState(settings, family, engine, metrics, encoder, TokenTexts(family.tokenizer))
     app.add_middleware(BodyLimit, max_bytes=settings.max_body_bytes)
     install_error_handlers(app)
-    for module in (generate, variants, health, metrics):
+    for module in (generate, variants, health, metrics_route):
         app.include_router(module.router)
     return app

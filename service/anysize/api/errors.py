@@ -52,10 +52,25 @@ def error_response(
     return JSONResponse(body.model_dump(exclude_none=True), status_code=status, headers=headers)
 
 
-async def _known(_request: Request, error: Exception) -> JSONResponse:
-    status, kind = next((entry for cls, entry in STATUS.items() if isinstance(error, cls)), (500, "internal"))
+def error_response_of(error: AnysizeError) -> JSONResponse:
+    """The status, headers and JSON of an error that is meant for a user."""
+    status, kind = _kind(error)
     headers = {"Retry-After": str(error.retry_after_s)} if isinstance(error, OverloadedError) else None
     return error_response(status, kind, str(error), headers=headers)
+
+
+def error_out(error: AnysizeError) -> ErrorOut:
+    """Its JSON alone, for where the status has been sent already."""
+    return ErrorOut(error=ErrorDetail(type=_kind(error)[1], message=_sendable(str(error))))
+
+
+def _kind(error: AnysizeError) -> tuple[int, str]:
+    return next((entry for cls, entry in STATUS.items() if isinstance(error, cls)), (500, "internal"))
+
+
+async def _known(_request: Request, error: Exception) -> JSONResponse:
+    assert isinstance(error, AnysizeError)
+    return error_response_of(error)
 
 
 async def _invalid(_request: Request, error: Exception) -> JSONResponse:

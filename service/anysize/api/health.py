@@ -25,8 +25,8 @@ async def health(service: Service, response: Response) -> HealthOut:
 
 @router.get("/ready", summary="Readiness", responses={503: {"model": ReadyOut}})
 async def ready(service: Service, response: Response) -> ReadyOut:
-    """200 while new requests are taken, 503 once the service is stopping."""
+    """200 while new requests are taken, 503 once the service is stopping, and while the engine is dead or stuck."""
     state = service.engine.state()
-    is_ready = state.alive and not state.draining
+    is_ready = state.alive and not state.draining and state.step_age_s <= service.settings.stall_s
     response.status_code = 200 if is_ready else 503
     return ReadyOut(ready=is_ready, family=service.family.name)

@@ -1,18 +1,22 @@
 """Prometheus metrics, named as other LLM servers name theirs, with the prefix `anysize_`. Labels are closed sets."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from fastapi import APIRouter, Request, Response
 from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 
-from anysize.engine.engine import Engine
+from anysize.engine.engine import Engine, StepReport
 from anysize.engine.request import Completion, GenerationRequest
+from anysize.engine.stepper import StepModel
 from anysize.family.family import Size
 
 router = APIRouter()
 
 _LATENCY_BUCKETS_S = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300)
 _TPOT_BUCKETS_S = (0.005, 0.01, 0.02, 0.03, 0.05, 0.075, 0.1, 0.15, 0.25, 0.5, 1, 2.5)
+_STEP_BUCKETS_S = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10)
+_BATCH_BUCKETS = (1, 2, 4, 8, 16, 32, 64, 128, 256)
+_STEP_TOKENS_BUCKETS = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024, 2048)
 _OTHER = "other"
 
 
@@ -21,10 +25,9 @@ class Metrics:
 
     Args:
         ladder: whose ids are the values of the label `variant`; any other variant counts as `other`.
-        engine: whose queue is read at each scrape.
     """
 
-    def __init__(self, ladder: Sequence[Size], engine: Engine) -> None:
+    def __init__(self, ladder: Sequence[Size]) -> None:
         self.registry = CollectorRegistry()
         self._known = frozenset(size.id for size in ladder)
         self._finished = Counter(
@@ -48,10 +51,34 @@ class Metrics:
         self._total_s = self._histogram(
             "anysize_e2e_request_latency_seconds", "Time to last token.", _LATENCY_BUCKETS_S
         )
-        waiting = Gauge("anysize_num_requests_waiting", "Requests in the queue.", registry=self.registry)
-        waiting.set_function(lambda: engine.state().waiting)
-        running = Gauge("anysize_num_requests_running", "Requests in the model.", registry=self.registry)
-        running.set_function(lambda: engine.state().running)
+        self._step_s = Histogram(
+            "anysize_batch_forward_duration_seconds",
+            "Time of one step of the model.",
+            buckets=_STEP_BUCKETS_S,
+            registry=self.registry,
+        )
+        self._step_answers = Histogram(
+            "anysize_batch_current_size", "Answers in one step.", buckets=_BATCH_BUCKETS, registry=self.registry
+        )
+        self._step_tokens = Histogram(
+            "anysize_iteration_tokens", "Tokens in one step.", buckets=_STEP_TOKENS_BUCKETS, registry=self.registry
+        )
+
+    def watch(self, engine: Engine, model: StepModel) -> None:
+        """Read an engine's queue and its model's pages at each scrape."""
+        self._gauge("anysize_num_requests_waiting", "Requests in the queue.", lambda: engine.state().waiting)
+        self._gauge("anysize_num_requests_running", "Requests in the model.", lambda: engine.state().running)
+        self._gauge("anysize_kv_pages_total", "KV pages.", lambda: model.total_pages)
+        self._gauge("anysize_kv_pages_used", "KV pages that requests hold.", lambda: model.used_pages)
+        self._gauge(
+            "anysize_kv_cache_usage_perc", "Share of the KV pages in use.", lambda: model.used_pages / model.total_pages
+        )
+
+    def stepped(self, report: StepReport) -> None:
+        """Count a step of the model."""
+        self._step_s.observe(report.duration_s)
+        self._step_answers.observe(report.answers)
+        self._step_tokens.observe(report.tokens)
 
     def finished(self, request: GenerationRequest, completion: Completion) -> None:
         """Count a request that got its answer, or whose client left first."""
@@ -59,7 +86,7 @@ class Metrics:
         timing = completion.timing
         self._finished.labels(variant, completion.finish_reason).inc()
         self._prompt_tokens.inc(len(request.prompt_ids))
-        self._generation_tokens.labels(variant).inc(len(completion.token_ids))
+        self._generation_tokens.labels(variant).inc(completion.completion_tokens)
         if completion.finish_reason == "cancelled":
             return  # how long a client stayed says nothing of how long an answer takes
         self._queue_s.labels(variant).observe(timing.queue_ms / 1e3)
@@ -71,6 +98,9 @@ class Metrics:
     def failed(self, error: Exception) -> None:
         """Count a request that got an error."""
         self._failed.labels(type(error).__name__).inc()
+
+    def _gauge(self, name: str, text: str, read: Callable[[], float]) -> None:
+        Gauge(name, text, registry=self.registry).set_function(read)
 
     def _histogram(self, name: str, text: str, buckets: Sequence[float]) -> Histogram:
         return Histogram(name, text, ["variant"], buckets=buckets, registry=self.registry)

@@ -35,9 +35,10 @@ class PromptEncoder:
         Raises:
             RequestError: too long, too many tokens asked for, or messages for a family without a chat template.
         """
-        if body.max_tokens > self._max_tokens:
+        if body.n * body.max_tokens > self._max_tokens:
+            times = "" if body.n == 1 else f" times n {body.n}"
             raise RequestError(
-                f"max_tokens is {body.max_tokens}, more than the {self._max_tokens} that this service allows"
+                f"max_tokens is {body.max_tokens}{times}, more than the {self._max_tokens} that this service allows"
             )
         texts = [body.prompt] if body.prompt is not None else [message.content for message in body.messages or ()]
         chars = sum(map(len, texts))

@@ -4,7 +4,7 @@ from typing import Annotated, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from anysize.engine.request import Completion, GenerationRequest, Sampling
+from anysize.engine.request import Sampling
 from anysize.family.family import Size
 from anysize.sizing.budget import Budget
 
@@ -50,8 +50,15 @@ class GenerateIn(_Body):
     temperature: float = Field(default=0.0, ge=0, le=100, description="0 takes the likeliest token")
     top_p: float = Field(default=1.0, gt=0, le=1)
     top_k: int = Field(default=0, ge=0, le=1_000_000, description="0 keeps all")
+    min_p: float = Field(default=0.0, ge=0, le=1, description="share of the likeliest token's probability; 0 keeps all")
+    repetition_penalty: float = Field(default=1.0, ge=0.1, le=10, description="1 does nothing")
     seed: int | None = Field(default=None, ge=0, le=_MAX_INT)
     stop: _Stop | Annotated[list[_Stop], Field(max_length=16)] | None = None
+    logprobs: int | None = Field(
+        default=None, ge=0, le=20, description="report each token's logprob, and those of so many of the likeliest"
+    )
+    n: int = Field(default=1, ge=1, le=16, description="answers to generate; answer k of a seeded request has seed + k")
+    stream: bool = Field(default=False, description="answer with server-sent events as the text comes")
 
     model_config = ConfigDict(
         json_schema_extra={
@@ -75,8 +82,11 @@ class GenerateIn(_Body):
             temperature=self.temperature,
             top_p=self.top_p,
             top_k=self.top_k,
+            min_p=self.min_p,
+            repetition_penalty=self.repetition_penalty,
             seed=self.seed,
             stop=stop,
+            logprobs=self.logprobs,
         )
 
 
@@ -125,73 +135,6 @@ class VariantsOut(BaseModel):
 
     family: str
     variants: list[VariantOut]
-
-
-class ChosenVariant(BaseModel):
-    """The size that answered."""
-
-    id: str
-    parameters: int
-    fraction: float
-    layers: int
-    patched: list[int]
-
-
-class Usage(BaseModel):
-    """Tokens in and out."""
-
-    prompt_tokens: int
-    completion_tokens: int
-    total_tokens: int
-
-
-class TimingOut(BaseModel):
-    """Where the time went, in milliseconds."""
-
-    queue_ms: float
-    ttft_ms: float
-    tpot_ms: float | None
-    total_ms: float
-
-
-class GenerateOut(BaseModel):
-    """The answer."""
-
-    id: str
-    text: str
-    finish_reason: Literal["stop", "length", "cancelled"]
-    variant: ChosenVariant
-    usage: Usage
-    timing: TimingOut
-
-    @classmethod
-    def of(cls, request: GenerationRequest, completion: Completion) -> "GenerateOut":
-        """From a request and what the engine made of it."""
-        size, timing = request.size, completion.timing
-        prompt_tokens, completion_tokens = len(request.prompt_ids), len(completion.token_ids)
-        return cls(
-            id=request.id,
-            text=completion.text,
-            finish_reason=completion.finish_reason,
-            variant=ChosenVariant(
-                id=size.id,
-                parameters=size.footprint.parameters,
-                fraction=size.fraction,
-                layers=size.layers,
-                patched=list(size.variant.patched),
-            ),
-            usage=Usage(
-                prompt_tokens=prompt_tokens,
-                completion_tokens=completion_tokens,
-                total_tokens=prompt_tokens + completion_tokens,
-            ),
-            timing=TimingOut(
-                queue_ms=round(timing.queue_ms, 3),
-                ttft_ms=round(timing.ttft_ms, 3),
-                tpot_ms=None if timing.tpot_ms is None else round(timing.tpot_ms, 3),
-                total_ms=round(timing.total_ms, 3),
-            ),
-        )
 
 
 class ErrorDetail(BaseModel):

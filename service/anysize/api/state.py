@@ -5,6 +5,7 @@ from typing import Annotated, cast
 
 from fastapi import Depends, Request
 
+from anysize.api.answer import TokenTexts
 from anysize.api.metrics import Metrics
 from anysize.api.prompt import PromptEncoder
 from anysize.engine.engine import Engine
@@ -21,6 +22,7 @@ class ServiceState:
     engine: Engine
     metrics: Metrics
     encoder: PromptEncoder
+    texts: TokenTexts
 
 
 def _state(request: Request) -> ServiceState:

@@ -1,18 +1,23 @@
 """One answer without a server: the same path as `POST /generate`, in this process."""
 
-import time
 import uuid
 
 from pydantic import ValidationError
 
+from anysize.api.answer import GenerateOut, TokenTexts
 from anysize.api.prompt import PromptEncoder
-from anysize.api.schemas import GenerateIn, GenerateOut
-from anysize.engine.generation import generate
+from anysize.api.schemas import GenerateIn
+from anysize.engine.engine import Engine
+from anysize.engine.limits import Limits
+from anysize.engine.memory import token_bytes
+from anysize.engine.model import Model
 from anysize.engine.request import GenerationRequest
 from anysize.errors import RequestError
 from anysize.family.family import Family
 from anysize.settings import Settings
 from anysize.sizing.budget import find_size
+
+_PAGE_TOKENS = 16
 
 
 def generate_once(
@@ -45,11 +50,11 @@ def generate_once(
         size=find_size(family, size),
         sampling=body.sampling(),
     )
-    completion = generate(
-        family,
-        request,
-        arrived_s=time.monotonic(),
-        prefill_chunk_tokens=settings.prefill_chunk_tokens,
-        beat=lambda: None,
-    )
-    return GenerateOut.of(request, completion)
+    kv_bytes = token_bytes(family.bank) * (len(request.prompt_ids) + max_tokens + _PAGE_TOKENS)
+    engine = Engine(family, Model(family.bank, kv_bytes=kv_bytes, page_tokens=_PAGE_TOKENS), Limits.of(settings))
+    engine.start()
+    try:
+        completion = engine.submit(request).result()
+    finally:
+        engine.stop(within_s=0)
+    return GenerateOut.of(request, completion, TokenTexts(family.tokenizer))

@@ -15,6 +15,8 @@ import uvicorn
 
 from anysize.api.app import create_app
 from anysize.engine.engine import Engine
+from anysize.engine.memory import default_kv_bytes
+from anysize.engine.model import Model
 from anysize.errors import SettingsError
 from anysize.family.family import Family
 from anysize.settings import Settings
@@ -33,6 +35,18 @@ def load_family(settings: Settings) -> Family:
     if settings.family is None:
         return Family.builtin(dtype=dtype, device=device)
     return Family.load(settings.family, dtype=dtype, device=device)
+
+
+def load_model(settings: Settings, family: Family) -> Model:
+    """The family's weights made runnable, with memory for keys and values.
+
+    Raises:
+        SettingsError: that memory is too little for a single request.
+    """
+    kv_bytes = settings.kv_bytes or default_kv_bytes(
+        family.bank, answers=settings.max_running_requests, context_tokens=family.context_tokens
+    )
+    return Model(family.bank, kv_bytes=kv_bytes)
 
 
 def run_server(settings: Settings, *, say: Callable[[str], None]) -> None:
@@ -57,7 +71,7 @@ def run_server(settings: Settings, *, say: Callable[[str], None]) -> None:
         host, port = (f"[{settings.host}]" if ":" in settings.host else settings.host), listener.getsockname()[1]
         say(f"serving on http://{host}:{port} (GET /variants lists the sizes, /docs describes the API)")
         logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
-        app = create_app(settings, family)
+        app = create_app(settings, family, load_model(settings, family))
         config = uvicorn.Config(
             app,
             log_level="warning",
@@ -81,6 +95,11 @@ class _Server(uvicorn.Server):
         super().__init__(config)
         self._engine = engine
         self._drain_s = drain_s
+
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        """Stop being ready at once; the listener closes a moment later."""
+        self._engine.announce_stop()
+        super().handle_exit(sig, frame)
 
     async def shutdown(self, sockets: "list[socket.socket] | None" = None) -> None:
         ending = asyncio.create_task(self._end_at_limit())

@@ -23,6 +23,7 @@ class Detokenizer:
         self._context = 0  # where decoding starts, so that spaces between words come out right
         self._read = 0  # ids whose text is already in `_text`
         self._text = ""
+        self._told = 0  # characters that `news` has given out
 
     def add(self, token_id: int) -> bool:
         """Take one more token.
@@ -43,6 +44,13 @@ class Detokenizer:
             self._context, self._read = self._read, len(self._ids)
         return False
 
+    def news(self) -> str:
+        """Text that is certain and was not given out before; what may be the beginning of a stop string waits."""
+        certain = len(self._text) - self._begun_stop()
+        fresh = self._text[self._told : certain]
+        self._told = max(self._told, certain)
+        return fresh
+
     def finish(self) -> str:
         """The whole text, with whatever half character was left at the end."""
         if self._read < len(self._ids):
@@ -50,6 +58,10 @@ class Detokenizer:
             self._text += self._decode(self._ids[self._context :])[len(known) :]
             self._read = len(self._ids)
         return self._text
+
+    def _begun_stop(self) -> int:
+        """Characters at the end that a stop string may begin with."""
+        return max((n for stop in self._stop for n in range(1, len(stop)) if self._text.endswith(stop[:n])), default=0)
 
     def _cut_at_stop(self, text: str, searched_from: int) -> bool:
         found = [place for stop in self._stop if (place := text.find(stop, searched_from)) >= 0]

@@ -1,38 +1,32 @@
-"""The engine: a bounded queue and the one thread that runs the model.
+"""The engine: the one thread that runs the model, and what other threads may ask of it.
 
-Each submitted request ends in exactly one way: its future gets a `Completion` or an error, from whoever took it out of
-the queue or out of `_running`, under the lock. Nothing else touches the model while the engine runs.
+Each submitted request ends in exactly one way: its future gets a `Completion` or an error. The model and its pages
+belong to the model thread alone; whoever else ends a request leaves its pages to that thread, which gives them back
+before its next step.
 """
 
 import logging
 import time
-from collections import deque
+from collections.abc import Callable
 from concurrent.futures import Future
-from dataclasses import dataclass, field
-from threading import Condition, Thread
+from dataclasses import dataclass
+from threading import Condition, Event, Thread
 
-from anysize.engine.generation import generate, unanswered
+from anysize.engine.batch import Batch
+from anysize.engine.ledger import Ledger, end
+from anysize.engine.limits import Limits
 from anysize.engine.request import Completion, GenerationRequest
-from anysize.errors import EngineError, OverloadedError
+from anysize.engine.scheduler import Share
+from anysize.engine.stepper import StepModel
+from anysize.engine.ticket import OnPiece, Ticket
+from anysize.errors import EngineError
 from anysize.family.family import Family
 
 logger = logging.getLogger(__name__)
 
-_MAX_RETRY_AFTER_S = 600
 # A thread that is cut off inside a step can bring the whole process down at exit.
 _LAST_STEP_S = 5.0
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class _Ticket:
-    request: GenerationRequest
-    future: "Future[Completion]"
-    arrived_s: float = field(default_factory=time.monotonic)
-
-    @property
-    def gone(self) -> bool:
-        """Whether nobody waits for the answer any more."""
-        return self.request.cancelled.is_set() or self.future.cancelled()
+_MAX_WATCH_S = 1.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,7 +38,7 @@ class EngineState:
         running: requests that the model works on.
         alive: whether the model thread runs.
         step_age_s: time since the model last finished a step; 0 when it has nothing to do.
-        draining: whether new requests are refused for good.
+        draining: whether new requests are refused for good, or are about to be.
     """
 
     waiting: int
@@ -54,75 +48,114 @@ class EngineState:
     draining: bool
 
 
+@dataclass(frozen=True, slots=True)
+class StepReport:
+    """One step that the model has run.
+
+    Attributes:
+        answers: that it moved.
+        tokens: of prompts and answers together.
+        duration_s: of the model alone.
+    """
+
+    answers: int
+    tokens: int
+    duration_s: float
+
+
 class Engine:
-    """Answers requests one after another, in the order they came.
+    """Answers requests of every size side by side.
 
     Args:
         family: what is served.
-        max_queued_requests: how many may wait.
-        prefill_chunk_tokens: prompt tokens run at once.
+        model: runs steps over the family's bank.
+        limits: of the queue and of a step.
+        queue_timeout_s: how long a request may wait for its turn.
+        stall_s: how long one step may take before every request is ended with an error.
+        on_step: told of each step, on the model thread.
     """
 
-    def __init__(self, family: Family, *, max_queued_requests: int, prefill_chunk_tokens: int) -> None:
-        self._family = family
-        self._max_queued_requests = max_queued_requests
-        self._prefill_chunk_tokens = prefill_chunk_tokens
+    def __init__(
+        self,
+        family: Family,
+        model: StepModel,
+        limits: Limits,
+        *,
+        queue_timeout_s: float = float("inf"),
+        stall_s: float = float("inf"),
+        on_step: Callable[[StepReport], None] | None = None,
+    ) -> None:
+        self._batch = Batch(family, model)
+        self._ledger = Ledger(limits, model, queue_timeout_s)
+        self._stall_s = stall_s
+        self._on_step = on_step
         self._changed = Condition()
-        self._waiting: deque[_Ticket] = deque()
-        self._running: _Ticket | None = None
-        self._draining = False
+        self._is_leaving = False
+        self._is_draining = False
+        self._is_dead = False
+        self._is_busy = False
         self._last_step_s = time.monotonic()
-        self._last_duration_s = 1.0
+        self._done = Event()
         self._thread = Thread(target=self._work, name="anysize-engine", daemon=True)
+        self._watchdog = Thread(target=self._watch, name="anysize-watchdog", daemon=True)
 
     def start(self) -> None:
-        """Start the model thread."""
+        """Start the model thread, and the one that watches it."""
         self._thread.start()
+        self._watchdog.start()
 
-    def submit(self, request: GenerationRequest) -> "Future[Completion]":
+    def check_room(self) -> None:
+        """Raise what `submit` would raise for the smallest request, so that a full queue costs nobody a tokenizer."""
+        self._enter(None)
+
+    def submit(self, request: GenerationRequest, on_piece: OnPiece | None = None) -> "Future[Completion]":
         """Queue a request.
 
+        Args:
+            request: what to answer.
+            on_piece: given each piece of text on the model thread; must not block. What it raises ends the request.
+
         Returns:
-            A future that ends in a `Completion`, or in `EngineError` if the model failed or the engine stopped.
+            A future that ends in a `Completion`; in `EngineError` if the model failed or the engine stopped; in
+            `OverloadedError` if its turn did not come in time.
 
         Raises:
             OverloadedError: the queue is full.
-            EngineError: the engine is stopping.
+            RequestError: it needs more tokens than may ever wait, or than the KV pages of this service hold.
+            EngineError: the engine is stopping, dead or stuck.
         """
-        ticket = _Ticket(request, Future())
-        with self._changed:
-            if self._draining:
-                raise EngineError("the service is stopping and takes no new requests")
-            # Looked through only when full: those who left must not keep others out.
-            left = self._take_cancelled() if len(self._waiting) >= self._max_queued_requests else []
-            waiting = len(self._waiting)
-            has_room = waiting < self._max_queued_requests
-            if has_room:
-                self._waiting.append(ticket)
-                self._changed.notify()
-        for one in left:
-            one.future.set_result(unanswered(one.arrived_s))
-        if not has_room:
-            wait_s = max(1, round(self._last_duration_s * waiting))
-            raise OverloadedError(f"{waiting} requests are waiting, as many as may", min(wait_s, _MAX_RETRY_AFTER_S))
+        ticket = Ticket(
+            request=request,
+            variant=request.size.variant,
+            prompt_tokens=len(request.prompt_ids),
+            max_tokens=request.sampling.max_tokens,
+            samples=request.samples,
+            on_piece=on_piece,
+            arrived_s=time.monotonic(),
+        )
+        self._ledger.check_size(ticket)
+        self._enter(ticket)
         return ticket.future
 
     def state(self) -> EngineState:
         """A glance at the engine; never waits for the model."""
         with self._changed:
-            is_running = self._running is not None
             return EngineState(
-                waiting=len(self._waiting),
-                running=int(is_running),
-                alive=self._thread.is_alive(),
-                step_age_s=time.monotonic() - self._last_step_s if is_running else 0.0,
-                draining=self._draining,
+                waiting=self._ledger.waiting,
+                running=self._ledger.running,
+                alive=self._thread.is_alive() and not self._is_dead,
+                step_age_s=self._step_age_s(),
+                draining=self._is_draining or self._is_leaving,
             )
+
+    def announce_stop(self) -> None:
+        """Show in `state` that the end is near. Takes no lock, so that a signal handler may call it."""
+        self._is_leaving = True
 
     def drain(self) -> None:
         """Refuse new requests from now on; those already here are still answered."""
         with self._changed:
-            self._draining = True
+            self._is_draining = True
             self._changed.notify()
 
     def stop(self, *, within_s: float) -> None:
@@ -133,67 +166,89 @@ class Engine:
         """
         self.drain()
         self._thread.join(timeout=within_s)
-        with self._changed:
-            left = [ticket for ticket in self._waiting if ticket.future.set_running_or_notify_cancel()]
-            self._waiting.clear()
-            if self._running is not None:
-                left.append(self._running)
-                self._running = None
-        if left:
-            for ticket in left:
-                ticket.request.cancelled.set()
-                ticket.future.set_exception(EngineError("the service stopped before this request was answered"))
+        if self._end_all("the service stopped before this request was answered"):
             self._thread.join(timeout=_LAST_STEP_S)
 
-    def _work(self) -> None:
-        while (ticket := self._next()) is not None:
-            outcome = self._answer(ticket)
-            with self._changed:
-                if self._running is not ticket:
-                    continue  # `stop` took it and has ended it
-                self._running = None
-            if isinstance(outcome, EngineError):
-                ticket.future.set_exception(outcome)
-            else:
-                ticket.future.set_result(outcome)
-
-    def _next(self) -> _Ticket | None:
+    def _enter(self, ticket: Ticket | None) -> None:
+        tokens = ticket.waiting_tokens if ticket else 1
         with self._changed:
-            while True:
-                self._changed.wait_for(lambda: self._waiting or self._draining)
-                if not self._waiting:
-                    return None
-                ticket = self._waiting.popleft()
-                # From here on the future cannot be cancelled any more, so ending it cannot fail.
-                if ticket.future.set_running_or_notify_cancel():
-                    self._beat()
-                    self._running = ticket
-                    return ticket
+            self._check_open()
+            endings = self._ledger.make_room(tokens)
+            refusal = self._ledger.refusal(tokens)
+            if ticket and not refusal:
+                self._ledger.enter(ticket)
+                self._changed.notify()
+        end(endings)
+        if refusal:
+            raise refusal
 
-    def _take_cancelled(self) -> list[_Ticket]:
-        """Take those whose client left out of the queue; returns the ones whose future still has to end."""
-        left = [ticket for ticket in self._waiting if ticket.gone]
-        for ticket in left:
-            self._waiting.remove(ticket)
-        return [ticket for ticket in left if ticket.future.set_running_or_notify_cancel()]
+    def _check_open(self) -> None:
+        if self._is_dead:
+            raise EngineError("the model thread has died; the service must be started again")
+        if self._is_draining:
+            raise EngineError("the service is stopping and takes no new requests")
+        if self._step_age_s() > self._stall_s:
+            raise EngineError("the model is stuck and takes no new requests")
 
-    def _answer(self, ticket: _Ticket) -> Completion | EngineError:
-        started_s = time.monotonic()
-        if ticket.request.cancelled.is_set():
-            return unanswered(ticket.arrived_s)
+    def _work(self) -> None:
         try:
-            completion = generate(
-                self._family,
-                ticket.request,
-                arrived_s=ticket.arrived_s,
-                prefill_chunk_tokens=self._prefill_chunk_tokens,
-                beat=self._beat,
-            )
-        except Exception as error:  # whatever one request does to the model must not end the thread
-            logger.exception("request %s failed", ticket.request.id)
-            return EngineError(f"the model failed on this request: {type(error).__name__}")
-        self._last_duration_s = time.monotonic() - started_s
-        return completion
+            while (shares := self._next_step()) is not None:
+                self._run(shares)
+        except BaseException:
+            logger.critical("the model thread has died", exc_info=True)
+            self._is_dead = True
+            self._end_all("the model thread has died")
+        finally:
+            self._done.set()
 
-    def _beat(self) -> None:
-        self._last_step_s = time.monotonic()
+    def _next_step(self) -> list[Share[Ticket]] | None:
+        """Wait for something to do; None once there is nothing left and nothing more will come."""
+        while True:
+            with self._changed:
+                endings = self._ledger.weed()
+                shares, lost = self._ledger.plan()
+                endings += lost
+                is_idle = self._ledger.is_idle
+                if not is_idle and not self._is_busy:
+                    self._last_step_s = time.monotonic()
+                self._is_busy = not is_idle
+                if is_idle and not endings:
+                    self._ledger.check_pages()
+                    if self._is_draining:
+                        return None
+                    self._changed.wait()
+            end(endings)
+            if shares:
+                return shares
+
+    def _run(self, shares: list[Share[Ticket]]) -> None:
+        outcome = self._batch.run(shares)
+        with self._changed:
+            self._last_step_s = time.monotonic()
+            endings = self._ledger.settle(outcome)
+        end(endings)
+        if self._on_step and outcome.ran:
+            tokens = sum(share.tokens for share in outcome.ran)
+            self._on_step(StepReport(len(outcome.ran), tokens, outcome.duration_s))
+        if outcome.is_broken:
+            raise EngineError("the model fails on whatever it is given")
+
+    def _watch(self) -> None:
+        """End everything if a step does not come back: what waits for it would wait for ever."""
+        while not self._done.wait(min(_MAX_WATCH_S, self._stall_s / 4)):
+            with self._changed:
+                is_stuck = self._step_age_s() > self._stall_s
+            if is_stuck and self._end_all("the model is stuck"):
+                logger.critical("a step has taken longer than %g s", self._stall_s)
+
+    def _end_all(self, why: str) -> int:
+        """End every request with an error, from any thread; returns how many there were."""
+        with self._changed:
+            endings = self._ledger.end_all(EngineError(why))
+        for ticket, _ in endings:
+            ticket.request.cancelled.set()
+        end(endings)
+        return len(endings)
+
+    def _step_age_s(self) -> float:
+        return time.monotonic() - self._last_step_s if self._is_busy else 0.0

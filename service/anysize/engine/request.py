@@ -18,16 +18,22 @@ class Sampling:
         temperature: 0 takes the likeliest token.
         top_p: keep the fewest tokens whose probabilities add up to this; 1 keeps all.
         top_k: keep this many of the likeliest tokens; 0 keeps all.
+        min_p: keep tokens at least this share as likely as the likeliest; 0 keeps all.
+        repetition_penalty: above 1 makes tokens that the prompt or the answer has already less likely; 1 does nothing.
         seed: of this request alone; chance where None.
         stop: texts that end the answer and are not part of it.
+        logprobs: how many of the likeliest tokens to report beside each chosen one; None reports nothing.
     """
 
     max_tokens: int
     temperature: float = 0.0
     top_p: float = 1.0
     top_k: int = 0
+    min_p: float = 0.0
+    repetition_penalty: float = 1.0
     seed: int | None = None
     stop: tuple[str, ...] = ()
+    logprobs: int | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -39,6 +45,7 @@ class GenerationRequest:
         prompt_ids: at least one token.
         size: the variant that answers.
         sampling: see there.
+        samples: how many answers; number k of a seeded request is the answer that `seed + k` gives alone.
         cancelled: set by whoever no longer wants the answer; looked at between steps.
     """
 
@@ -46,7 +53,46 @@ class GenerationRequest:
     prompt_ids: list[int]
     size: Size
     sampling: Sampling
+    samples: int = 1
     cancelled: Event = field(default_factory=Event)
+
+
+@dataclass(frozen=True, slots=True)
+class TokenLogprob:
+    """A token and the natural logarithm of its probability, before temperature and the other options."""
+
+    token_id: int
+    logprob: float
+
+
+@dataclass(frozen=True, slots=True)
+class Pick:
+    """One chosen token.
+
+    Attributes:
+        token_id: which.
+        logprob: of this token; None where the request asks for none.
+        top: the likeliest tokens, likeliest first, as many as were asked for.
+    """
+
+    token_id: int
+    logprob: float | None = None
+    top: tuple[TokenLogprob, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Piece:
+    """Text of a running answer.
+
+    Attributes:
+        sample: which of the request's answers it belongs to.
+        text: what comes after the pieces before; never part of a stop string.
+        picks: the tokens chosen since the piece before, where logprobs are asked for.
+    """
+
+    sample: int
+    text: str
+    picks: tuple[Pick, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -54,9 +100,9 @@ class Timing:
     """Where the time went, in milliseconds.
 
     Attributes:
-        queue_ms: waiting for its turn.
+        queue_ms: from arrival to the step that runs the request's first tokens.
         ttft_ms: from arrival to the first token.
-        tpot_ms: mean time between two tokens after the first; None for a single token.
+        tpot_ms: mean time between two tokens of an answer after its first; None where no answer has two.
         total_ms: from arrival to the last token.
     """
 
@@ -67,10 +113,52 @@ class Timing:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Completion:
-    """The one terminal event of a request that did not fail."""
+class Choice:
+    """One answer.
+
+    Attributes:
+        text: without the stop string that ended it.
+        token_ids: without the end token that ended it.
+        finish_reason: why it ended.
+        picks: the tokens with their logprobs; empty where the request asks for none.
+    """
 
     text: str
     token_ids: list[int]
     finish_reason: FinishReason
+    picks: tuple[Pick, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Completion:
+    """The one terminal event of a request that did not fail.
+
+    Attributes:
+        choices: its answers, at least one.
+        timing: of the whole request.
+    """
+
+    choices: tuple[Choice, ...]
     timing: Timing
+
+    @property
+    def text(self) -> str:
+        """Of the first answer."""
+        return self.choices[0].text
+
+    @property
+    def token_ids(self) -> list[int]:
+        """Of the first answer."""
+        return self.choices[0].token_ids
+
+    @property
+    def finish_reason(self) -> FinishReason:
+        """`cancelled` where any answer was cut off, else that of the first answer."""
+        if any(choice.finish_reason == "cancelled" for choice in self.choices):
+            return "cancelled"
+        return self.choices[0].finish_reason
+
+    @property
+    def completion_tokens(self) -> int:
+        """Of all answers together."""
+        return sum(len(choice.token_ids) for choice in self.choices)

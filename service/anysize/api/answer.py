@@ -1,0 +1,159 @@
+"""The JSON of an answer: whole, or in the events of a stream. Fields with a default are set only where asked for."""
+
+from functools import lru_cache
+from typing import Any, Literal, Self, cast
+
+from pydantic import BaseModel
+
+from anysize.engine.request import Choice, Completion, GenerationRequest, Pick, Piece, TokenLogprob
+from anysize.family.pretrained import Tokenizer
+
+# Bounded, although a vocabulary is anyway.
+_MAX_REMEMBERED = 1 << 17
+
+FinishReason = Literal["stop", "length", "cancelled"]
+
+
+class TokenTexts:
+    """The texts of single tokens, for logprobs.
+
+    Args:
+        tokenizer: of the family.
+    """
+
+    def __init__(self, tokenizer: Tokenizer) -> None:
+        self.of = lru_cache(maxsize=_MAX_REMEMBERED)(lambda token_id: cast(str, tokenizer.decode([token_id])))
+
+
+class LogprobOut(BaseModel):
+    """A token and the natural logarithm of its probability, before temperature and the other options."""
+
+    token_id: int
+    token: str
+    logprob: float
+
+    @classmethod
+    def of(cls, one: TokenLogprob, texts: TokenTexts) -> Self:
+        """From what the engine reports."""
+        return cls(token_id=one.token_id, token=texts.of(one.token_id), logprob=one.logprob)
+
+
+class TokenOut(LogprobOut):
+    """A token of the answer, with the likeliest in its place."""
+
+    top: list[LogprobOut]
+
+    @classmethod
+    def of_pick(cls, pick: Pick, texts: TokenTexts) -> Self:
+        """From a picked token whose logprob was asked for."""
+        assert pick.logprob is not None
+        return cls(
+            token_id=pick.token_id,
+            token=texts.of(pick.token_id),
+            logprob=pick.logprob,
+            top=[LogprobOut.of(one, texts) for one in pick.top],
+        )
+
+
+class ChoiceOut(BaseModel):
+    """One of several answers to a request."""
+
+    index: int
+    text: str
+    finish_reason: FinishReason
+    logprobs: list[TokenOut] | None = None
+
+
+class PieceOut(BaseModel):
+    """Text of an answer that is under way."""
+
+    index: int
+    text: str
+    logprobs: list[TokenOut] | None = None
+
+    @classmethod
+    def of(cls, request: GenerationRequest, piece: Piece, texts: TokenTexts) -> Self:
+        """From what the engine has pushed."""
+        return cls(index=piece.sample, text=piece.text, **_logprobs(request, piece.picks, texts))
+
+
+class ChosenVariant(BaseModel):
+    """The size that answered."""
+
+    id: str
+    parameters: int
+    fraction: float
+    layers: int
+    patched: list[int]
+
+
+class Usage(BaseModel):
+    """Tokens in and out."""
+
+    prompt_tokens: int
+    completion_tokens: int
+    total_tokens: int
+
+
+class TimingOut(BaseModel):
+    """Where the time went, in milliseconds."""
+
+    queue_ms: float
+    ttft_ms: float
+    tpot_ms: float | None
+    total_ms: float
+
+
+class GenerateOut(BaseModel):
+    """The answer; with `n` above 1 the first answer, and all of them in `choices`."""
+
+    id: str
+    text: str
+    finish_reason: FinishReason
+    variant: ChosenVariant
+    usage: Usage
+    timing: TimingOut
+    logprobs: list[TokenOut] | None = None
+    choices: list[ChoiceOut] | None = None
+
+    @classmethod
+    def of(cls, request: GenerationRequest, completion: Completion, texts: TokenTexts) -> Self:
+        """From a request and what the engine made of it."""
+        size, timing = request.size, completion.timing
+        prompt_tokens, completion_tokens = len(request.prompt_ids), completion.completion_tokens
+        choices = [_choice(request, index, choice, texts) for index, choice in enumerate(completion.choices)]
+        several: dict[str, Any] = {"choices": choices} if len(choices) > 1 else {}
+        return cls(
+            id=request.id,
+            text=choices[0].text,
+            finish_reason=choices[0].finish_reason,
+            **_logprobs(request, completion.choices[0].picks, texts),
+            **several,
+            variant=ChosenVariant(
+                id=size.id,
+                parameters=size.footprint.parameters,
+                fraction=size.fraction,
+                layers=size.layers,
+                patched=list(size.variant.patched),
+            ),
+            usage=Usage(
+                prompt_tokens=prompt_tokens,
+                completion_tokens=completion_tokens,
+                total_tokens=prompt_tokens + completion_tokens,
+            ),
+            timing=TimingOut(
+                queue_ms=round(timing.queue_ms, 3),
+                ttft_ms=round(timing.ttft_ms, 3),
+                tpot_ms=None if timing.tpot_ms is None else round(timing.tpot_ms, 3),
+                total_ms=round(timing.total_ms, 3),
+            ),
+        )
+
+
+def _choice(request: GenerationRequest, index: int, choice: Choice, texts: TokenTexts) -> ChoiceOut:
+    logprobs = _logprobs(request, choice.picks, texts)
+    return ChoiceOut(index=index, text=choice.text, finish_reason=choice.finish_reason, **logprobs)
+
+
+def _logprobs(request: GenerationRequest, picks: tuple[Pick, ...], texts: TokenTexts) -> dict[str, Any]:
+    return {} if request.sampling.logprobs is None else {"logprobs": [TokenOut.of_pick(pick, texts) for pick in picks]}

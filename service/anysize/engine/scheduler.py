@@ -1,0 +1,232 @@
+"""What runs next: the policy alone. Knows no clock, no tensor, no thread; its caller holds the lock.
+
+First come, first started, and a started request is never set aside: its pages are reserved for its prompt and its
+longest possible answer, so it needs nothing from anybody to come to its end. Each step runs one token of every request
+that decodes, and what is left of the step's token limit goes to prompts, oldest first and in chunks.
+"""
+
+import logging
+from collections import deque
+from dataclasses import dataclass, field
+from typing import Any, Generic, Protocol, TypeVar
+
+from anysize.engine.limits import Limits
+from anysize.family.variant import Variant
+
+logger = logging.getLogger(__name__)
+
+
+class Pages(Protocol):
+    """Who hands out KV pages."""
+
+    def reserve(self, variant: Variant, tokens: int) -> Any | None:
+        """Pages for a sequence of at most `tokens` tokens, or None if there are not enough now."""
+        ...
+
+    def release(self, sequence: Any) -> None:
+        """Give the pages of a sequence back."""
+        ...
+
+
+@dataclass(slots=True, kw_only=True, eq=False)
+class Job:
+    """One request as the scheduler sees it.
+
+    Attributes:
+        variant: decides how many pages a token takes.
+        prompt_tokens: at least one.
+        max_tokens: of one answer, at least one.
+        samples: how many answers.
+        deadline_s: when waiting has lasted too long, on whatever clock the caller uses.
+        started: how many of the answers have been started.
+    """
+
+    variant: Variant
+    prompt_tokens: int
+    max_tokens: int
+    samples: int = 1
+    deadline_s: float = float("inf")
+    started: int = field(default=0, init=False)
+
+    @property
+    def sequence_tokens(self) -> int:
+        """The most tokens one of its sequences ever runs; the last token of an answer is never run."""
+        return self.prompt_tokens + self.max_tokens - 1
+
+    @property
+    def waiting_tokens(self) -> int:
+        """Of those of its sequences that have not been started."""
+        return (self.samples - self.started) * self.sequence_tokens
+
+
+JobT = TypeVar("JobT", bound=Job)
+
+
+@dataclass(slots=True, eq=False)
+class Run(Generic[JobT]):
+    """One answer under way.
+
+    Attributes:
+        job: whose answer.
+        sample: which of its answers.
+        sequence: its pages.
+        ran_tokens: how many tokens, of the prompt and then of the answer, have been run.
+    """
+
+    job: JobT
+    sample: int
+    sequence: Any
+    ran_tokens: int = 0
+
+    @property
+    def decodes(self) -> bool:
+        """Whether the whole prompt has been run."""
+        return self.ran_tokens >= self.job.prompt_tokens
+
+
+@dataclass(frozen=True, slots=True)
+class Share(Generic[JobT]):
+    """A run's part of a step: its next `tokens` tokens."""
+
+    run: Run[JobT]
+    tokens: int
+
+    @property
+    def ends_prompt_or_decodes(self) -> bool:
+        """Whether a token is picked after it."""
+        return self.run.ran_tokens + self.tokens >= self.run.job.prompt_tokens
+
+
+@dataclass(slots=True)
+class Step(Generic[JobT]):
+    """What is to be run next.
+
+    Attributes:
+        shares: at least one while there is anything to do, unless `lost` is what there was.
+        lost: jobs for which reserving pages raised; forgotten already.
+    """
+
+    shares: list[Share[JobT]]
+    lost: list[JobT] = field(default_factory=list)
+
+
+class Scheduler(Generic[JobT]):
+    """Waiting and running requests, and the next step.
+
+    Args:
+        limits: see there; all of them hold at any time.
+        pages: reserved before a run starts, released when it ends, by this object alone.
+    """
+
+    def __init__(self, limits: Limits, pages: Pages) -> None:
+        assert limits.max_running_requests < limits.max_step_tokens, "a full batch must leave a prompt room to move"
+        self._limits = limits
+        self._pages = pages
+        # A job whose first answers run while others wait stands at the head until the last has been started.
+        self._queue: deque[JobT] = deque()
+        self._queued_tokens = 0
+        self._running: list[Run[JobT]] = []
+
+    @property
+    def waiting(self) -> list[JobT]:
+        """Jobs of which nothing runs yet, first come first."""
+        return [job for job in self._queue if not job.started]
+
+    @property
+    def waiting_count(self) -> int:
+        """How many they are."""
+        return len(self._queue) - bool(self._queue and self._queue[0].started)
+
+    @property
+    def waiting_tokens(self) -> int:
+        """Tokens of everything that has not been started."""
+        return self._queued_tokens
+
+    @property
+    def running(self) -> list[Run[JobT]]:
+        """Runs in the order they were started."""
+        return list(self._running)
+
+    @property
+    def is_idle(self) -> bool:
+        """Whether nothing waits and nothing runs."""
+        return not self._queue and not self._running
+
+    def has_room(self, tokens: int = 0) -> bool:
+        """Whether a job of so many tokens may wait now."""
+        return (
+            self.waiting_count < self._limits.max_queued_requests
+            and self._queued_tokens + tokens <= self._limits.max_queued_tokens
+        )
+
+    def add(self, job: JobT) -> None:
+        """Put a job into the queue, which has room for it."""
+        assert self.has_room(job.waiting_tokens)
+        self._queue.append(job)
+        self._queued_tokens += job.waiting_tokens
+
+    def plan(self) -> Step[JobT]:
+        """The next step; starts runs where there is room."""
+        step = Step([Share(run, 1) for run in self._running if run.decodes])
+        budget = self._limits.max_step_tokens - len(step.shares)
+        for run in self._running:
+            if not run.decodes and budget > 0:
+                step.shares.append(share := self._chunk(run, budget))
+                budget -= share.tokens
+        while budget > 0 and (run := self._start(step)) is not None:
+            step.shares.append(share := self._chunk(run, budget))
+            budget -= share.tokens
+        assert step.shares or not self._queue, "an empty engine has pages for whoever is first"
+        return step
+
+    def ran(self, share: Share[JobT]) -> None:
+        """The model has run a share."""
+        share.run.ran_tokens += share.tokens
+        assert share.run.ran_tokens <= share.run.job.sequence_tokens
+
+    def finish(self, run: Run[JobT]) -> None:
+        """A run is over: its pages go back."""
+        self._running.remove(run)
+        self._pages.release(run.sequence)
+
+    def drop(self, job: JobT) -> None:
+        """Forget a job, wherever it is; its pages go back."""
+        self.drop_waiting(job)
+        for run in [run for run in self._running if run.job is job]:
+            self.finish(run)
+
+    def drop_waiting(self, job: JobT) -> None:
+        """Forget what waits of a job, if anything does; touches no pages."""
+        if job in self._queue:
+            self._queue.remove(job)
+            self._queued_tokens -= job.waiting_tokens
+
+    def late(self, now_s: float) -> list[JobT]:
+        """Jobs of which nothing runs although their deadline has passed."""
+        return [job for job in self.waiting if job.deadline_s <= now_s]
+
+    def _chunk(self, run: Run[JobT], budget: int) -> Share[JobT]:
+        return Share(run, min(run.job.prompt_tokens - run.ran_tokens, self._limits.prefill_chunk_tokens, budget))
+
+    def _start(self, step: Step[JobT]) -> Run[JobT] | None:
+        """Start the first in the queue; None if nobody waits or slots or pages are short. Nobody overtakes."""
+        while self._queue and len(self._running) < self._limits.max_running_requests:
+            job = self._queue[0]
+            try:
+                sequence = self._pages.reserve(job.variant, job.sequence_tokens)
+            except Exception:
+                logger.exception("reserving pages failed")
+                self.drop(job)
+                step.shares = [share for share in step.shares if share.run.job is not job]
+                step.lost.append(job)
+                continue
+            if sequence is None:
+                return None
+            run = Run(job, job.started, sequence)
+            job.started += 1
+            self._queued_tokens -= job.sequence_tokens
+            if job.started == job.samples:
+                self._queue.popleft()
+            self._running.append(run)
+            return run
+        return None
