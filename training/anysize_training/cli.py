@@ -1,7 +1,7 @@
-"""The command line: `anysize-train init | plan | distill | evaluate | ladder`."""
+"""The command line: `anysize-train init | plan | distill | evaluate | ladder | bench`."""
 
 from pathlib import Path
-from typing import Annotated, get_args
+from typing import Annotated, Literal, get_args
 
 import typer
 
@@ -22,6 +22,7 @@ FirstRowOption = Annotated[int, typer.Option(min=0, help="Of a .jsonl file, the 
 WriteOption = Annotated[bool, typer.Option("--write", help="Write the result into the family folder.")]
 JsonOption = Annotated[bool, typer.Option("--json", help="One JSON object on standard output.")]
 SetOption = Annotated[list[str] | None, typer.Option("--set", help="Override a value: dotted.name=value.")]
+Kind = Literal["full", "delta"]
 
 
 @app.callback()
@@ -169,3 +170,24 @@ def ladder(
             write=write,
             as_json=as_json,
         )
+
+
+@app.command()
+def bench(
+    kind: Annotated[Kind, typer.Option(help="Of the student.")] = "full",
+    rows: Annotated[int, typer.Option(min=1, max=1024, help="Rows in one optimizer step.")] = 4,
+    sequence_length: Annotated[int, typer.Option(min=16, max=1 << 16, help="Tokens of a row.")] = 512,
+    steps: Annotated[int, typer.Option(min=1, max=1000, help="Timed steps.")] = 3,
+    rounds: Annotated[int, typer.Option(min=1, max=100, help="Runs of each contender.")] = 1,
+    as_json: JsonOption = False,
+) -> None:
+    """Compare tokens per second and peak memory with a plain Trainer subclass that does the same densely.
+
+    Examples: `anysize-train bench` | `anysize-train bench --kind delta --rounds 3 --json`
+    """
+    from anysize_training.bench.workload import Workload
+    from anysize_training.commands.bench import bench_training
+
+    with errors_for_people():
+        workload = Workload(kind=kind, rows=rows, sequence_length=sequence_length, steps=steps)
+        bench_training(workload, rounds=rounds, as_json=as_json)

@@ -52,9 +52,12 @@ class HiddenStates(nn.Module):
         return self._architecture.layers_of(self.model)
 
     @property
-    def head(self) -> nn.Module:
-        """The LM head."""
-        return self._architecture.head_of(self.model)
+    def head(self) -> nn.Linear:
+        """The LM head, which has no bias in any supported architecture."""
+        head = self._architecture.head_of(self.model)
+        assert isinstance(head, nn.Linear)
+        assert head.bias is None
+        return head
 
     def forward(self, inputs_BL: Tensor, positions_BL: Tensor | None) -> tuple[Tensor, list[Tensor]]:
         """Run the model.

@@ -136,7 +136,8 @@ def restore_moments(checkpoint: Path, trained: Mapping[str, nn.Parameter], optim
         name, _, field = key.partition("|")
         if name not in trained:
             raise ArtifactError(checkpoint, f"holds moments of {name!r}, which this recipe does not train")
-        state[trained[name]][field] = value if value.dim() == 0 else like(value, trained[name])
+        parameter = trained[name]
+        state[parameter][field] = value.to(parameter.device) if value.dim() == 0 else like(value, parameter)
     for parameter, moments in state.items():
         optimizer.state[parameter] = moments
 

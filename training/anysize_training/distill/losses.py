@@ -15,7 +15,8 @@ from torch.nn import functional as F
 from anysize_training.distill.alignment import cosine_distance
 from anysize_training.distill.recipe import Objective
 
-_CHUNK_TOKENS = 256
+# Of one tensor of logits. The C library keeps blocks below 32 MiB; larger ones it asks the kernel for, page by page.
+_CHUNK_BYTES = {"cpu": 24 << 20, "cuda": 256 << 20}
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,7 +45,7 @@ def weighted_terms(sums: list[float], objective: Objective, positions: int) -> T
 
 def head_loss_backward(
     hidden_BLD: Tensor,
-    head: nn.Module,
+    head: nn.Linear,
     teacher_hidden_BLD: Tensor,
     teacher_head: nn.Module,
     targets_BL: Tensor,
@@ -70,26 +71,21 @@ def head_loss_backward(
     """
     counted_T = is_counted_BL.flatten()
     hidden_TD = hidden_BLD.detach().flatten(0, 1)[counted_T]
-    teacher_TD = teacher_hidden_BLD.detach().flatten(0, 1)[counted_T]
-    targets_T = targets_BL.flatten()[counted_T]
     gradient_TD = torch.zeros_like(hidden_TD)
     cross_entropy = kl = hidden_TD.new_zeros((), dtype=torch.float32)
     if objective.cross_entropy or objective.kl:
-        chunks = (tensor.split(_CHUNK_TOKENS) for tensor in (hidden_TD, teacher_TD, targets_T, gradient_TD))
-        for hidden_CD, teacher_CD, targets_C, gradient_CD in zip(*chunks, strict=True):
-            leaf_CD = hidden_CD.detach().requires_grad_()
-            logits_CV = head(leaf_CD)
-            with torch.no_grad():
+        teacher_TD = teacher_hidden_BLD.detach().flatten(0, 1)[counted_T]
+        targets_T = targets_BL.flatten()[counted_T]
+        size = max(1, _CHUNK_BYTES[hidden_TD.device.type] // (4 * head.out_features))
+        chunks = (tensor.split(size) for tensor in (hidden_TD, teacher_TD, targets_T, gradient_TD))
+        with torch.no_grad():
+            for hidden_CD, teacher_CD, targets_C, gradient_CD in zip(*chunks, strict=True):
                 teacher_CV = teacher_head(teacher_CD).float() if objective.kl else None
-                chunk_ce, chunk_kl, slope_CV = _loss_and_slope(
-                    logits_CV.detach().float(), teacher_CV, targets_C, objective
-                )
-                slope_CV.div_(tokens)
-            logits_CV.backward(slope_CV.to(logits_CV.dtype))
-            assert leaf_CD.grad is not None
-            gradient_CD.copy_(leaf_CD.grad)
-            cross_entropy = cross_entropy + chunk_ce / tokens
-            kl = kl + chunk_kl / tokens
+                logits_CV = head(hidden_CD)
+                chunk_ce, chunk_kl, slope_CV = _loss_and_slope(logits_CV.float(), teacher_CV, targets_C, objective)
+                gradient_CD.copy_(_head_backward(head, hidden_CD, slope_CV.div_(tokens).to(logits_CV.dtype)))
+                cross_entropy = cross_entropy + chunk_ce / tokens
+                kl = kl + chunk_kl / tokens
     everywhere_TD = torch.zeros_like(hidden_BLD).flatten(0, 1)
     everywhere_TD[counted_T] = gradient_TD
     return cross_entropy, kl, everywhere_TD.view_as(hidden_BLD)
@@ -120,18 +116,39 @@ def _loss_and_slope(
     would hold four more tensors of the size of the logits.
     """
     places_C = torch.arange(len(targets_C), device=targets_C.device)
+    tau = objective.temperature
     log_p_CV = F.log_softmax(logits_CV, dim=-1)
-    cross_entropy = kl = log_p_CV.new_zeros(())
-    slope_CV = torch.zeros_like(log_p_CV)
-    if objective.cross_entropy:
-        cross_entropy = -log_p_CV[places_C, targets_C].sum()
-        slope_CV.add_(log_p_CV.exp(), alpha=objective.cross_entropy)
-        slope_CV[places_C, targets_C] -= objective.cross_entropy
-    if teacher_CV is not None:
-        tau = objective.temperature
-        log_q_CV = F.log_softmax(teacher_CV / tau, dim=-1)
-        log_p_CV = log_p_CV if tau == 1 else F.log_softmax(logits_CV / tau, dim=-1)
+    cross_entropy = -log_p_CV[places_C, targets_C].sum()
+    if teacher_CV is None:
+        slope_CV = log_p_CV.exp_().mul_(objective.cross_entropy)
+        kl = cross_entropy.new_zeros(())
+    else:
+        log_q_CV = F.log_softmax(teacher_CV if tau == 1 else teacher_CV / tau, dim=-1)
         q_CV = log_q_CV.exp()
-        kl = tau**2 * log_q_CV.sub_(log_p_CV).mul_(q_CV).sum()
-        slope_CV.add_(log_p_CV.exp_().sub_(q_CV), alpha=objective.kl * tau)
+        if tau == 1:
+            kl = log_q_CV.sub_(log_p_CV).mul_(q_CV).sum()
+            slope_CV = log_p_CV.exp_().mul_(objective.cross_entropy + objective.kl)
+        else:
+            log_softer_CV = F.log_softmax(logits_CV / tau, dim=-1)
+            kl = tau**2 * log_q_CV.sub_(log_softer_CV).mul_(q_CV).sum()
+            slope_CV = log_p_CV.exp_().mul_(objective.cross_entropy)
+            slope_CV.add_(log_softer_CV.exp_(), alpha=objective.kl * tau)
+        slope_CV.sub_(q_CV, alpha=objective.kl * tau)
+    slope_CV[places_C, targets_C] -= objective.cross_entropy
     return cross_entropy, kl, slope_CV
+
+
+def _head_backward(head: nn.Linear, hidden_CD: Tensor, slope_CV: Tensor) -> Tensor:
+    """The gradient with respect to the head's input; that of its weight is added where it is trained.
+
+    Autograd would make a matrix of the head's size for every chunk and add it up afterwards.
+    """
+    weight_VD = head.weight
+    if weight_VD.requires_grad:
+        if weight_VD.grad is None:
+            weight_VD.grad = torch.zeros_like(weight_VD)
+        if slope_CV.dtype == weight_VD.dtype:
+            weight_VD.grad.addmm_(slope_CV.T, hidden_CD)
+        else:
+            weight_VD.grad.add_(slope_CV.T @ hidden_CD.to(slope_CV.dtype))
+    return slope_CV @ weight_VD.to(slope_CV.dtype)

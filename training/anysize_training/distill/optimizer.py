@@ -26,6 +26,7 @@ def make_optimizer(settings: Optimizer, parameters: Iterable[nn.Parameter]) -> t
         betas=settings.betas,
         eps=settings.epsilon,
         weight_decay=settings.weight_decay,
+        fused=True,
     )
 
 
