@@ -5,7 +5,8 @@ from pathlib import Path
 import pytest
 
 from anysize.errors import SettingsError
-from anysize_training.distill.recipe import KeptLayers, Optimizer, Recipe, load_recipe, shipped_recipes
+from anysize_training.distill.recipe import KeptLayers, Optimizer, Recipe
+from anysize_training.distill.recipe_files import load_recipe, shipped_recipes
 
 
 @pytest.mark.parametrize("name", shipped_recipes())
@@ -24,7 +25,7 @@ def test_defaults_are_the_papers_table_two() -> None:
 
 def test_values_are_overridden_by_their_dotted_names() -> None:
     recipe = load_recipe(
-        "smollm2-135m",
+        "smollm2-135m-first",
         ["optimizer.learning_rate=1e-3", "student.rank=8", "data.source=other.txt", "student.initialise.layers=[0, 3]"],
     )
     assert recipe.optimizer.learning_rate == 1e-3
@@ -47,7 +48,7 @@ def test_values_are_overridden_by_their_dotted_names() -> None:
 )
 def test_a_wrong_override_is_named(override: str, message: str) -> None:
     with pytest.raises(SettingsError, match=message):
-        load_recipe("smollm2-135m", [override])
+        load_recipe("smollm2-135m-first", [override])
 
 
 def test_an_unknown_recipe_lists_the_shipped_ones(tmp_path: Path) -> None:

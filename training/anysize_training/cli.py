@@ -74,17 +74,19 @@ def init(
 @app.command()
 def plan(
     recipe: Annotated[str, typer.Argument(help="A shipped recipe's name, or a YAML file.")],
+    processes: Annotated[int, typer.Option(min=1, max=1 << 16, help="Devices, one process each.")] = 1,
     override: SetOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Say which sizes a recipe makes and what it costs, without reading weights.
 
-    Examples: `anysize-train plan paper-qwen3-4b` | `anysize-train plan my.yaml --set run.steps=100 --json`
+    Examples: `anysize-train plan paper-qwen3-4b --processes 4` |
+    `anysize-train plan my.yaml --set run.steps=100 --json`
     """
     from anysize_training.commands.plan import plan_recipe
 
     with errors_for_people():
-        plan_recipe(recipe, override or [], as_json=as_json)
+        plan_recipe(recipe, override or [], processes=processes, as_json=as_json)
 
 
 @app.command()

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from anysize.console import say
 from anysize_training.distill.pipeline import distill
-from anysize_training.distill.recipe import load_recipe
+from anysize_training.distill.recipe_files import load_recipe
 
 
 def run_distillation(recipe: str, out: Path, override: Sequence[str], *, resume: bool) -> bool:

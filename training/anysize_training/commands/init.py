@@ -75,7 +75,7 @@ def choose_layers(
     if plot is not None:
         from anysize_training.distill.selection.figure import save_figure
 
-        save_figure(outcomes, plot, title=title, text=f"{held_out_NL.numel()} held-out tokens of {windows.name}")
+        save_figure(outcomes, plot, title=title, text=f"on {held_out_NL.numel()} tokens of {windows.name}")
         say(f"wrote {plot}")
     if as_json:
         report = {

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import os
 import re
 from array import array
 from collections.abc import Iterable, Iterator
@@ -71,7 +72,8 @@ def load_corpus(data: Data, tokenizer: Tokenizer, *, rows: int, seed: int, priva
         tokenizer: the teacher's.
         rows: training rows that the run can use.
         seed: of the order of documents.
-        private: folder for text that no other run should take for its own: that of a dataset at no fixed revision.
+        private: folder for text that cannot be shared: that of a dataset at no fixed revision, and all text where the
+            cache cannot be written.
 
     Raises:
         SettingsError: the source cannot be read, or holds too little text for one row.
@@ -89,7 +91,7 @@ def load_corpus(data: Data, tokenizer: Tokenizer, *, rows: int, seed: int, priva
     }
     name = hashlib.sha256(json.dumps(key).encode()).hexdigest()[:32]
     shared = Path(data.cache) if data.cache else cache_folder() / "tokens"
-    folder = private if identity is None else shared / name
+    folder = private if identity is None or not _is_writable(shared) else shared / name
     if not (folder / _SUMMARY).exists():
         _write(folder, data, tokenizer, separator, rows=rows, seed=seed)
     return _open(folder, data)
@@ -189,6 +191,11 @@ def _identity(data: Data) -> str | None:
     if path.is_file():
         return sha256_of(path)
     return f"{data.source}@{data.revision}" if data.revision and _COMMIT.fullmatch(data.revision) else None
+
+
+def _is_writable(folder: Path) -> bool:
+    existing = next(parent for parent in (folder, *folder.parents) if parent.exists())
+    return os.access(existing, os.W_OK)
 
 
 def _tokenizer_sha256(tokenizer: Tokenizer) -> str:

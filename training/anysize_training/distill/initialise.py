@@ -140,6 +140,11 @@ def _widened(stored: PreTrainedModel, teacher: PreTrainedModel, wider: PreTraine
 
 
 def _manifest_of(choice: FromFamily, teacher: PreTrainedModel, architecture: Architecture) -> Manifest:
+    if not _folder(choice).is_dir():
+        raise SettingsError(
+            f"student.initialise.path {choice.path} is no folder: distil that family first, or name another with "
+            "--set student.initialise.path=FOLDER, where `builtin` is the one that ships"
+        )
     manifest = read_manifest(_folder(choice))
     ours = (architecture.model_type, len(architecture.layers_of(teacher)))
     theirs = (manifest.architecture, manifest.teacher_layers)

@@ -1,6 +1,7 @@
 """The plan of a recipe: which sizes it makes and what it costs, from shapes alone. Reads no weights and no text."""
 
 import json
+import math
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from importlib import resources
@@ -10,8 +11,6 @@ import torch
 import yaml
 from huggingface_hub import hf_hub_download
 from huggingface_hub.errors import HfHubHTTPError, HFValidationError
-from rich.markup import escape
-from rich.table import Table
 from torch import nn
 from transformers import CONFIG_MAPPING, AutoModelForCausalLM, PreTrainedConfig
 
@@ -60,19 +59,20 @@ class Flops:
 
 @dataclass(frozen=True, slots=True)
 class Memory:
-    """An estimate of what one device holds besides activations, logits and buffers; nothing is sharded.
+    """An estimate of what each of some devices holds besides activations, logits and buffers.
 
     Attributes:
+        processes: one a device; where the run shards, each holds its part of everything.
         student_bytes, gradients_bytes, moments_bytes: of the trained parameters, in float32; AdamW has two moments.
-        teacher_float32_bytes: the teacher as the trainer keeps it, tied tensors once; counted in `total_bytes`.
-        teacher_bfloat16_bytes: the teacher as the paper's authors keep it.
+        teacher_bytes: in the recipe's `run.teacher_dtype`, tied tensors once.
     """
+
+    processes: int
 
     student_bytes: int
     gradients_bytes: int
     moments_bytes: int
-    teacher_float32_bytes: int
-    teacher_bfloat16_bytes: int
+    teacher_bytes: int
     total_bytes: int
 
 
@@ -118,8 +118,12 @@ class Plan:
     paper: Published | None
 
 
-def make_plan(recipe: Recipe) -> Plan:
+def make_plan(recipe: Recipe, *, processes: int = 1) -> Plan:
     """Plan a recipe.
+
+    Args:
+        recipe: what would be run.
+        processes: how many would run it together.
 
     Raises:
         FetchError: the teacher's config cannot be brought from the hub.
@@ -154,47 +158,23 @@ def make_plan(recipe: Recipe) -> Plan:
         interior_sizes=len(interior),
         tokens=tokens,
         flops=Flops(float(once), float(each), each / once),
-        memory=Memory(
-            student_bytes=4 * trained,
-            gradients_bytes=4 * trained,
-            moments_bytes=8 * trained,
-            teacher_float32_bytes=4 * teacher.distinct_parameters,
-            teacher_bfloat16_bytes=2 * teacher.distinct_parameters,
-            total_bytes=16 * trained + 4 * teacher.distinct_parameters,
-        ),
+        memory=_memory(recipe, processes, trained, teacher.distinct_parameters),
         paper=Published(**published) if published else None,
     )
 
 
-def plan_tables(plan: Plan) -> tuple[Table, Table]:
-    """The plan for people: its figures, beside the paper's where there are any, and its sizes."""
-    paper, memory, flops = plan.paper or Published(), plan.memory, plan.flops
-    spans = " ".join(str(first) if first == last else f"{first}-{last}" for first, last in plan.blocks)
-    smaller_bytes = memory.total_bytes - memory.teacher_float32_bytes + memory.teacher_bfloat16_bytes
-    rows = (
-        ("teacher layers, N", f"{plan.teacher_layers}", None),
-        (f"student layers, M ({plan.student_kind})", f"{plan.student_layers}", None),
-        ("teacher layers of each block", spans, None),
-        ("teacher inference parameters", _billions(plan.teacher_parameters), paper.teacher_billions),
-        ("student train parameters", _billions(plan.student_train_parameters), paper.student_train_billions),
-        ("student inference parameters", _billions(plan.student_parameters), paper.student_billions),
-        ("tokens", f"{plan.tokens:,}", None),
-        ("FLOPs of the distillation", f"{flops.distillation:.3g}", paper.distillation_flops),
-        (f"FLOPs of {plan.interior_sizes} interior sizes", f"{flops.interior_sizes:.3g}", paper.interior_sizes_flops),
-        ("ratio of the two", f"{flops.ratio:.2f}", paper.ratio),
-        ("memory (estimate)", f"{memory.total_bytes / 1e9:.1f} GB", None),
-        ("with a bfloat16 teacher (estimate)", f"{smaller_bytes / 1e9:.1f} GB", None),
+def _memory(recipe: Recipe, processes: int, trained: int, teacher: int) -> Memory:
+    parts = processes if recipe.run.parallel == "shard" else 1
+    student = math.ceil(trained / parts)
+    of_teacher = math.ceil(teacher / parts) * (4 if recipe.run.teacher_dtype == "float32" else 2)
+    return Memory(
+        processes=processes,
+        student_bytes=4 * student,
+        gradients_bytes=4 * student,
+        moments_bytes=8 * student,
+        teacher_bytes=of_teacher,
+        total_bytes=16 * student + of_teacher,
     )
-    columns = ("", "plan", "paper") if plan.paper else ("", "plan")
-    title = escape(f"{plan.recipe}: {plan.teacher}")
-    facts = Table(*columns, title=title, caption=paper.note, caption_justify="left")
-    for name, ours, theirs in rows:
-        printed = f"{theirs:.4g}{' B' * name.endswith('parameters')}" if theirs else ""
-        facts.add_row(*(name, ours, printed)[: len(columns)])
-    sizes = Table("variant", "layers", "inference parameters", "fraction")
-    for size in plan.sizes:
-        sizes.add_row(size.variant, f"{size.layers}", f"{size.parameters:,}", f"{size.fraction:.3f}")
-    return facts, sizes
 
 
 def _weightless_bank(recipe: Recipe) -> Bank:
@@ -240,7 +220,3 @@ def _flops_of_token(bank: Bank, *, full: bool) -> Callable[[int], int]:
 
 def _count(parameters: Iterable[nn.Parameter]) -> int:
     return sum(parameter.numel() for parameter in parameters)
-
-
-def _billions(parameters: int) -> str:
-    return f"{parameters / 1e9:.3f} B" if parameters >= 1e9 else f"{parameters / 1e6:.1f} M"
