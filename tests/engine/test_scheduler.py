@@ -1,0 +1,284 @@
+"""The policy of the scheduler, against everything that may be asked of it in any order.
+
+`SCHEDULER_EXAMPLES=500` in the environment runs more of them.
+"""
+
+import os
+from typing import Any
+
+import pytest
+from hypothesis import settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
+from models import limits
+
+from anysize.engine.limits import Limits
+from anysize.engine.scheduler import Job, Run, Scheduler, Share
+from anysize.family.variant import Variant
+
+VARIANT = Variant.student(2)
+PAGE_TOKENS = 4
+
+
+class Pool:
+    """Pages, each with the sequence that holds it."""
+
+    def __init__(self, pages: int) -> None:
+        self.owners: list[object | None] = [None] * pages
+        self.fails = False
+
+    @property
+    def free(self) -> int:
+        return self.owners.count(None)
+
+    def reserve(self, variant: Variant, tokens: int) -> list[int] | None:
+        if self.fails:
+            raise MemoryError
+        count = -(-tokens // PAGE_TOKENS)
+        if count > self.free:
+            return None
+        sequence = [page for page, owner in enumerate(self.owners) if owner is None][:count]
+        for page in sequence:
+            self.owners[page] = sequence
+        return sequence
+
+    def release(self, sequence: list[int]) -> None:
+        for page in sequence:
+            assert self.owners[page] is sequence, "a page is given back by one who does not hold it"
+            self.owners[page] = None
+
+
+def job(prompt_tokens: int = 4, max_tokens: int = 4, samples: int = 1, deadline_s: float = 1e9) -> Job:
+    return Job(
+        variant=VARIANT, prompt_tokens=prompt_tokens, max_tokens=max_tokens, samples=samples, deadline_s=deadline_s
+    )
+
+
+class SchedulerMachine(RuleBasedStateMachine):
+    """Adds, cancels, steps, ends and lets time pass; what must hold is checked at each step and after each rule."""
+
+    @initialize(
+        running=st.integers(1, 5),
+        spare=st.integers(1, 12),
+        chunk=st.integers(1, 9),
+        pages=st.integers(10, 40),
+        queued=st.integers(1, 6),
+        queued_tokens=st.integers(40, 200),
+    )
+    def begin(self, running: int, spare: int, chunk: int, pages: int, queued: int, queued_tokens: int) -> None:
+        self.limits = Limits(
+            max_queued_requests=queued,
+            max_queued_tokens=queued_tokens,
+            max_running_requests=running,
+            max_step_tokens=running + spare,
+            prefill_chunk_tokens=chunk,
+        )
+        self.pool = Pool(pages)
+        self.scheduler: Scheduler[Job] = Scheduler(self.limits, self.pool)
+        self.now_s = 0.0
+        self.arrived: list[Job] = []  # and not dropped, in the order of their arrival
+        self.unstarted: dict[Job, int] = {}
+        self.left: dict[Run[Job], int] = {}  # tokens that each run still has to run
+
+    @rule(prompt=st.integers(1, 16), answer=st.integers(1, 12), samples=st.integers(1, 3), patience=st.integers(1, 30))
+    def add(self, prompt: int, answer: int, samples: int, patience: int) -> None:
+        new = job(prompt, answer, samples, self.now_s + patience)
+        if not self.scheduler.has_room(new.waiting_tokens):
+            full = self.scheduler.waiting_count == self.limits.max_queued_requests
+            assert full or self.scheduler.waiting_tokens + new.waiting_tokens > self.limits.max_queued_tokens
+            return
+        self.scheduler.add(new)
+        self.arrived.append(new)
+        self.unstarted[new] = samples
+
+    @precondition(lambda self: self.unstarted or self.left)
+    @rule(data=st.data())
+    def cancel(self, data: st.DataObject) -> None:
+        self.drop(data.draw(st.sampled_from([*self.unstarted, *(run.job for run in self.left)])))
+
+    @rule(seconds=st.integers(1, 20))
+    def wait(self, seconds: int) -> None:
+        self.now_s += seconds
+        late = self.scheduler.late(self.now_s)
+        untouched = [one for one in self.arrived if self.unstarted.get(one) == one.samples]
+        assert late == [one for one in untouched if one.deadline_s <= self.now_s]
+        for one in late:
+            self.drop(one)
+
+    @rule(data=st.data())
+    def step(self, data: st.DataObject) -> None:
+        shares = self.run_step()
+        ripe = [share.run for share in shares if share.run.decodes]
+        for run in data.draw(st.lists(st.sampled_from(ripe), unique=True)) if ripe else []:
+            if run in self.left:  # it met an end token
+                self.end(run)
+
+    def run_step(self) -> list[Share[Job]]:
+        before = self.scheduler.running
+        decoding = [run for run in before if run.decodes]
+        prompts = [run for run in before if not run.decodes]
+        step = self.scheduler.plan()
+        assert step.lost == []
+        shares, tokens = step.shares, sum(share.tokens for share in step.shares)
+        runs = [share.run for share in shares]
+        assert runs[: len(decoding)] == decoding, "those who decode are all there, before anybody else"
+        assert all(share.tokens == 1 for share in shares[: len(decoding)])
+        assert len(set(runs)) == len(runs)
+        assert tokens <= self.limits.max_step_tokens
+        assert all(1 <= share.tokens <= self.limits.prefill_chunk_tokens for share in shares[len(decoding) :])
+        if prompts:
+            assert runs[len(decoding)] is prompts[0], "the oldest prompt moves"
+        unread = [run for run in self.scheduler.running if not run.decodes]
+        assert runs[len(decoding) :] == unread[: len(runs) - len(decoding)], "prompts move in the order of their start"
+        for run in self.scheduler.running[len(before) :]:
+            self.start(run)
+        self.check_nobody_could_start(tokens)
+        for share in shares:
+            self.scheduler.ran(share)
+            self.left[share.run] -= share.tokens
+            if not self.left[share.run]:
+                self.end(share.run)
+        return shares
+
+    def start(self, run: Run[Job]) -> None:
+        queue = [one for one in self.arrived if self.unstarted.get(one)]
+        assert run.job is queue[0], "nobody overtakes"
+        assert run.sample == run.job.samples - self.unstarted[run.job]
+        assert len(run.sequence) * PAGE_TOKENS >= run.job.prompt_tokens + run.job.max_tokens - 1
+        self.left[run] = run.job.prompt_tokens + run.job.max_tokens - 1
+        self.unstarted[run.job] -= 1
+        if not self.unstarted[run.job]:
+            del self.unstarted[run.job]
+
+    def check_nobody_could_start(self, tokens: int) -> None:
+        queue = [one for one in self.arrived if self.unstarted.get(one)]
+        if not queue:
+            return
+        needed = -(-queue[0].sequence_tokens // PAGE_TOKENS)
+        assert (
+            len(self.scheduler.running) == self.limits.max_running_requests
+            or tokens == self.limits.max_step_tokens
+            or needed > self.pool.free
+        )
+
+    def end(self, run: Run[Job]) -> None:
+        self.scheduler.finish(run)
+        del self.left[run]
+
+    def drop(self, one: Job) -> None:
+        self.scheduler.drop(one)
+        self.arrived.remove(one)
+        self.unstarted.pop(one, None)
+        for run in [run for run in self.left if run.job is one]:
+            del self.left[run]
+
+    @invariant()
+    def every_page_has_one_owner_who_runs(self) -> None:
+        if not hasattr(self, "scheduler"):
+            return
+        held = [run.sequence for run in self.scheduler.running]
+        assert len(self.scheduler.running) <= self.limits.max_running_requests
+        assert set(self.scheduler.running) == set(self.left)
+        assert self.pool.free + sum(map(len, held)) == len(self.pool.owners)
+        assert {id(owner) for owner in self.pool.owners if owner is not None} == {id(sequence) for sequence in held}
+
+    @invariant()
+    def the_queue_is_within_its_limits(self) -> None:
+        if not hasattr(self, "scheduler"):
+            return
+        untouched = [one for one in self.arrived if self.unstarted.get(one) == one.samples]
+        assert self.scheduler.waiting == untouched
+        assert self.scheduler.waiting_count == len(untouched) <= self.limits.max_queued_requests
+        tokens = sum(count * one.sequence_tokens for one, count in self.unstarted.items())
+        assert self.scheduler.waiting_tokens == tokens <= self.limits.max_queued_tokens
+        assert self.scheduler.is_idle == (not self.unstarted and not self.left)
+
+    def teardown(self) -> None:
+        """Whatever is there comes to its end, in no more steps than it has tokens."""
+        if not hasattr(self, "scheduler"):
+            return
+        bound = sum(self.left.values()) + sum(n * one.sequence_tokens for one, n in self.unstarted.items())
+        for _ in range(bound):
+            if self.scheduler.is_idle:
+                break
+            self.run_step()
+        assert self.scheduler.is_idle
+        assert self.scheduler.plan().shares == []
+        assert self.pool.free == len(self.pool.owners)
+
+
+SchedulerMachine.TestCase.settings = settings(
+    max_examples=int(os.environ.get("SCHEDULER_EXAMPLES", "40")), stateful_step_count=50
+)
+test_any_order_of_events_keeps_every_promise = SchedulerMachine.TestCase
+
+
+def scheduler(pool: Pool | None = None, **given: int) -> Scheduler[Job]:
+    return Scheduler(limits(**given), pool or Pool(1000))
+
+
+def step(one: Scheduler[Any]) -> list[tuple[int, int]]:
+    """Run a step: which runs, by their place among the running, moved by how many tokens."""
+    shares = one.plan().shares
+    running = one.running
+    for share in shares:
+        one.ran(share)
+    return [(running.index(share.run), share.tokens) for share in shares]
+
+
+def test_a_long_prompt_does_not_hold_up_those_who_decode():
+    one = scheduler(max_step_tokens=16, prefill_chunk_tokens=16)
+    for _ in range(3):
+        one.add(job(2, 50))
+    assert step(one) == [(0, 2), (1, 2), (2, 2)]
+    one.add(job(1000, 4))
+    for _ in range(40):
+        assert step(one) == [(0, 1), (1, 1), (2, 1), (3, 13)]
+
+
+def test_a_short_prompt_behind_a_long_one_gets_what_the_chunk_leaves():
+    one = scheduler(max_step_tokens=24, prefill_chunk_tokens=16)
+    one.add(job(100, 4))
+    one.add(job(6, 4))
+    assert step(one) == [(0, 16), (1, 6)]
+    assert step(one) == [(1, 1), (0, 16)]
+
+
+def test_who_needs_many_pages_is_not_overtaken_by_who_needs_few():
+    pool = Pool(10)
+    one = scheduler(pool)
+    one.add(first := job(20, 13))  # 8 pages
+    step(one)
+    one.add(job(20, 1))  # 5 pages
+    one.add(job(1, 1))  # 1 page, which is free
+    for _ in range(5):
+        assert {run.job for run in one.running} == {first}
+        step(one)
+    one.drop(first)
+    assert step(one) == [(0, 16), (1, 1)]
+
+
+def test_the_answers_to_one_request_start_as_there_are_slots_and_let_nobody_between():
+    one = scheduler(max_running_requests=2)
+    one.add(several := job(1, 2, samples=3))
+    one.add(after := job(1, 1))
+    assert (one.waiting_count, len(step(one))) == (2, 2)
+    assert (one.waiting, one.waiting_tokens) == ([after], several.sequence_tokens + after.sequence_tokens)
+    one.finish(one.running[0])
+    step(one)
+    assert [(run.job, run.sample) for run in one.running] == [(several, 1), (several, 2)]
+
+
+def test_a_request_for_which_reserving_raises_is_lost_alone(caplog: pytest.LogCaptureFixture):
+    caplog.set_level("CRITICAL")
+    pool = Pool(100)
+    one = scheduler(pool)
+    one.add(running := job())
+    step(one)
+    one.add(unlucky := job(samples=2))
+    pool.fails = True
+    lost = one.plan()
+    assert (lost.lost, [share.run.job for share in lost.shares]) == ([unlucky], [running])
+    pool.fails = False
+    one.add(next_one := job())
+    assert [share.run.job for share in one.plan().shares] == [running, next_one]
