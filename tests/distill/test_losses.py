@@ -95,7 +95,7 @@ def test_terms_of_weight_zero_are_not_run_and_not_reported() -> None:
         def __init__(self):
             super().__init__(WIDTH, VOCABULARY, bias=False)
 
-        def forward(self, _hidden):
+        def forward(self, input):
             raise UnusedError
 
     everywhere = torch.ones(1, 5, dtype=torch.bool)

@@ -4,6 +4,7 @@ import copy
 import json
 import signal
 import threading
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -14,6 +15,8 @@ from fakes import tiny_model
 from anysize.errors import DivergedError, SettingsError
 from anysize.family.blocks import BlockMap
 from anysize_training.distill.optimizer import learning_rate, trained_parameters
+from anysize_training.distill.processes import Processes
+from anysize_training.distill.trainer import Trainer
 
 
 def test_steps_are_clipped_adamw_with_the_schedules_learning_rate(tmp_path: Path) -> None:
@@ -110,12 +113,17 @@ def test_a_signal_saves_and_stops_at_the_next_step(tmp_path: Path) -> None:
     assert trainer_of(made, fresh_bank(made), text(), tmp_path).resume() == progress.step
 
 
-def test_a_checkpoint_of_another_recipe_is_refused(tmp_path: Path) -> None:
+def test_a_checkpoint_of_another_run_is_refused(tmp_path: Path) -> None:
     made = recipe()
     trainer_of(made, fresh_bank(made), text(), tmp_path).train()
     other = recipe(optimizer={"learning_rate": 5e-4})
     with pytest.raises(SettingsError, match="another recipe"):
         trainer_of(other, fresh_bank(other), text(), tmp_path).resume()
+    with pytest.raises(SettingsError, match="another text"):
+        trainer_of(made, fresh_bank(made), replace(text(), sha256="2" * 64), tmp_path).resume()
+    processes = Processes(made.run, torch.device("cpu"))
+    with pytest.raises(SettingsError, match="another teacher"):
+        Trainer(made, fresh_bank(made), text(), tmp_path, processes=processes, teacher_fingerprint="3" * 64).resume()
 
 
 def test_a_loss_that_is_no_number_stops_the_run_with_its_step(tmp_path: Path) -> None:
@@ -132,7 +140,10 @@ def test_an_unfinished_checkpoint_is_not_seen(tmp_path: Path) -> None:
     trainer_of(made, fresh_bank(made), text(), tmp_path).train()
     (tmp_path / "checkpoints" / ".step-00000009.xyz.partial").mkdir()
     (tmp_path / "checkpoints" / "step-9").mkdir()
-    assert trainer_of(made, fresh_bank(made), text(), tmp_path).resume() == 6
+    again = trainer_of(made, fresh_bank(made), text(), tmp_path)
+    assert again.resume() == 6
+    again.train()
+    assert not list((tmp_path / "checkpoints").glob(".step-*"))
 
 
 def test_the_schedule_warms_up_and_falls_along_a_cosine() -> None:

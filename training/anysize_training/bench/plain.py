@@ -38,7 +38,11 @@ class PlainTrainer(Trainer):
         self._objective = objective
 
     def compute_loss(
-        self, model: nn.Module, inputs: dict[str, Tensor], return_outputs: bool = False, **_keywords: Any
+        self,
+        model: nn.Module,
+        inputs: dict[str, Tensor | Any],
+        return_outputs: bool = False,
+        num_items_in_batch: Tensor | int | None = None,  # noqa: ARG002  (rows are of one length)
     ) -> Tensor | tuple[Tensor, Any]:
         """Equation 1 of one batch."""
         objective, targets_BL = self._objective, inputs.pop("labels")

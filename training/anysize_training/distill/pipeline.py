@@ -30,7 +30,7 @@ from anysize_training.distill.recipe import FromFamily, KeptLayers, Recipe, Stud
 from anysize_training.distill.teacher import TeacherSource, find_teacher
 from anysize_training.distill.trainer import Trainer
 
-_KEPT = "kept_layers.json"
+_RECIPE, _KEPT = "recipe.json", "kept_layers.json"
 _CALIBRATION_WINDOW = 128
 
 
@@ -54,7 +54,7 @@ def distill(recipe: Recipe, out: Path, *, resume: bool, command: Sequence[str], 
     if not processes.is_main:
         say = _silent
     with processes.main_first():
-        _claim(out, recipe, resume=resume or not processes.is_main)
+        _claim(out, resume=resume or not processes.is_main)
         say(f"loading the teacher {recipe.teacher}")
         source, folder = find_teacher(recipe.teacher, say)
     tokenizer = load_tokenizer(folder)
@@ -71,8 +71,9 @@ def distill(recipe: Recipe, out: Path, *, resume: bool, command: Sequence[str], 
     _refuse_other_teacher(student, source)
     bank = _bank(student, folder, processes.device, seed=recipe.run.seed, text=corpus.training)
     positions_in_order(recipe.patch_order, bank.blocks.student_layers)
-    if processes.is_main:
+    if processes.is_main and not (out / _RECIPE).exists():
         (out / _KEPT).write_text(json.dumps({"kept_layers": bank.blocks.kept}) + "\n", encoding="utf-8")
+        (out / _RECIPE).write_text(recipe.model_dump_json(indent=2) + "\n", encoding="utf-8")
     bank.teacher.to(dtype=torch_dtype(recipe.run.teacher_dtype))  # pyright: ignore[reportCallIssue]  (transformers hides the signature)
     trainer = Trainer(recipe, bank, corpus, out, processes=processes, teacher_fingerprint=source.fingerprint)
     if resume and (step := trainer.resume()):
@@ -93,17 +94,15 @@ def distill(recipe: Recipe, out: Path, *, resume: bool, command: Sequence[str], 
     return out / "family"
 
 
-def _claim(out: Path, recipe: Recipe, *, resume: bool) -> None:
-    if (out / "recipe.json").exists() and not resume:
+def _claim(out: Path, *, resume: bool) -> None:
+    if (out / _RECIPE).exists() and not resume:
         raise SettingsError(f"{out} holds a run already; go on with --resume, or name another --out")
-    if not (out / "recipe.json").exists():
-        out.mkdir(parents=True, exist_ok=True)
-        (out / "recipe.json").write_text(recipe.model_dump_json(indent=2) + "\n", encoding="utf-8")
+    out.mkdir(parents=True, exist_ok=True)
 
 
 def _resolved(student: Student, out: Path) -> Student:
     """With the kept layers that this run has settled on, if it has: what was measured once is not measured again."""
-    if not (out / _KEPT).exists():
+    if not (out / _RECIPE).exists():
         return student
     kept = KeptLayers(layers=tuple(read_json(out / _KEPT)["kept_layers"]))
     return student.model_copy(update={"initialise": kept})
