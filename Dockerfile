@@ -24,7 +24,7 @@ RUN pip install -c deploy/constraints.txt '.[training]' && anysize fetch
 
 FROM python:3.11-slim-bookworm AS runtime
 ENV PYTHONUNBUFFERED=1 PYTHONDONTWRITEBYTECODE=1
-ENV PATH=/opt/anysize/bin:$PATH ANYSIZE_CACHE=/var/lib/anysize HF_HOME=/tmp/huggingface
+ENV PATH=/opt/anysize/bin:$PATH ANYSIZE_CACHE=/var/lib/anysize HF_HOME=/tmp/huggingface MPLCONFIGDIR=/tmp/matplotlib
 RUN useradd --system --uid 10001 --home-dir /nonexistent anysize
 WORKDIR /tmp
 USER 10001

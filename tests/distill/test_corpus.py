@@ -4,6 +4,7 @@ import json
 import os
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -101,7 +102,8 @@ def test_tokenised_text_is_made_once_for_runs_that_want_the_same(tmp_path: Path,
     assert first.sha256 == again.sha256
     load(tmp_path, packing="stream")
     assert len(list((tmp_path / "cache").iterdir())) == 1
-    for number, fields in enumerate(({"seed": 4}, {"held_out": 2}, {"separator": SPECIAL[1]}), start=2):
+    changes: list[dict[str, Any]] = [{"seed": 4}, {"held_out": 2}, {"separator": SPECIAL[1]}]
+    for number, fields in enumerate(changes, start=2):
         load(tmp_path, **fields)
         assert len(list((tmp_path / "cache").iterdir())) == number
     assert load(tmp_path, [*TEXTS, "one more"]).sha256 != first.sha256
