@@ -62,7 +62,7 @@ class SchedulerMachine(RuleBasedStateMachine):
         spare=st.integers(1, 12),
         chunk=st.integers(1, 9),
         pages=st.integers(10, 40),
-        queued=st.integers(1, 6),
+        queued=st.integers(1, 8),
         queued_tokens=st.integers(40, 200),
     )
     def begin(self, running: int, spare: int, chunk: int, pages: int, queued: int, queued_tokens: int) -> None:
@@ -90,6 +90,11 @@ class SchedulerMachine(RuleBasedStateMachine):
         self.scheduler.add(new)
         self.arrived.append(new)
         self.unstarted[new] = samples
+
+    @rule(prompts=st.lists(st.integers(1, 4), min_size=2, max_size=6))
+    def flood(self, prompts: list[int]) -> None:
+        for prompt in prompts:
+            self.add(prompt, 2, 1, 30)
 
     @precondition(lambda self: self.unstarted or self.left)
     @rule(data=st.data())
@@ -208,7 +213,7 @@ class SchedulerMachine(RuleBasedStateMachine):
 
 
 SchedulerMachine.TestCase.settings = settings(
-    max_examples=int(os.environ.get("SCHEDULER_EXAMPLES", "40")), stateful_step_count=50
+    max_examples=int(os.environ.get("SCHEDULER_EXAMPLES", "60")), stateful_step_count=50
 )
 test_any_order_of_events_keeps_every_promise = SchedulerMachine.TestCase
 

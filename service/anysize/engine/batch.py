@@ -77,7 +77,7 @@ class Batch:
         for number, error in stepped.failed.items():
             outcome.failed.setdefault(able[number].run.job, error)
         if len(stepped.failed) == len(rows):
-            outcome.is_broken = not answers_at_all(self._model, self._family.ladder[0].variant, rows[0].token_ids[0])
+            outcome.is_broken = not answers_at_all(self._model, self._family.ladder[0].variant)
         outcome.ran = [share for number, share in enumerate(able) if number not in stepped.failed]
         self._hand_out([able[number].run for number in stepped.rows], stepped.logits_RV, now_s, outcome)
         return outcome

@@ -14,6 +14,8 @@ from anysize.family.variant import Variant
 
 logger = logging.getLogger(__name__)
 
+# Every vocabulary has a token of this number.
+_HARMLESS = 0
 # How torch's CPU allocator words it; its class is a plain RuntimeError.
 _NO_MEMORY = ("not enough memory", "can't allocate memory")
 
@@ -96,13 +98,13 @@ def run_rows(model: StepModel, rows: Sequence[Row]) -> Stepped:
     return Stepped(told, torch.stack(logits) if logits else torch.empty(0, 0), failed)
 
 
-def answers_at_all(model: StepModel, variant: Variant, token_id: int) -> bool:
-    """Whether the model still runs a single token: tells a broken model from a request that it cannot take."""
+def answers_at_all(model: StepModel, variant: Variant) -> bool:
+    """Whether the model still runs a token of nobody's: tells a broken model from a request that it cannot take."""
     sequence = model.reserve(variant, 1)
     if sequence is None:
         return True  # no page free, so others still run and will show it
     try:
-        return not run_rows(model, [Row(sequence, [token_id], wants_logits=True)]).failed
+        return not run_rows(model, [Row(sequence, [_HARMLESS], wants_logits=True)]).failed
     finally:
         model.release(sequence)
 
