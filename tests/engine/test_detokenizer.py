@@ -112,3 +112,43 @@ def test_of_two_stop_strings_in_one_token_the_earlier_cuts():
 
 def test_half_a_character_at_the_end_is_shown_as_such():
     assert streamed(ids_of("a€".encode()[:-1])) == ("a\ufffd", None)
+
+
+@given(TEXTS, st.lists(st.text(st.sampled_from(ALPHABET), min_size=1, max_size=4), max_size=3))
+def test_the_news_join_to_the_whole_text_and_what_is_told_is_never_taken_back(text: str, stop: list[str]):
+    detokenizer = Detokenizer(TOKENIZER, stop)
+    told: list[str] = []
+    for character in text:
+        is_stopped = False
+        for token in ids_of(character.encode()):
+            is_stopped = detokenizer.add(token)
+            told.append(detokenizer.news())
+            if is_stopped:
+                break
+        if is_stopped:
+            break
+    else:
+        # No more waits than a stop string could begin with.
+        assert len(text) - len("".join(told)) < max(map(len, stop), default=1)
+    whole = detokenizer.finish()
+    assert whole.startswith("".join(told))
+    assert "".join(told) + detokenizer.news() == whole
+    assert detokenizer.news() == ""
+
+
+def test_half_a_stop_string_is_told_once_it_is_none():
+    detokenizer = Detokenizer(TOKENIZER, ("END",))
+    told: list[str] = []
+    for token in ids_of(b"aENEND"):
+        detokenizer.add(token)
+        told.append(detokenizer.news())
+    assert told == ["a", "", "", "EN", "", ""]
+
+
+def test_half_a_stop_string_at_the_end_is_told_then():
+    detokenizer = Detokenizer(TOKENIZER, ("END",))
+    for token in ids_of(b"aEN"):
+        detokenizer.add(token)
+    assert detokenizer.news() == "a"
+    assert detokenizer.finish() == "aEN"
+    assert detokenizer.news() == "EN"

@@ -34,6 +34,9 @@ def random_request(chance: random.Random, number: int) -> GenerationRequest:
         options["repetition_penalty"] = 1.5
     if chance.random() < 0.1:
         options["logprobs"] = 2
+    if chance.random() < 0.3:
+        # Two characters hardly ever come in a row, but the first of them often does.
+        options["stop"] = tuple(chance.choice("abcdefgh") + "\x00never" for _ in range(8))
     return GenerationRequest(
         id=f"gen-{number}",
         prompt_ids=[chance.randrange(3, 259) for _ in range(chance.choice([1, 3, 20, 60]))],

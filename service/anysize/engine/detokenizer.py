@@ -24,6 +24,7 @@ class Detokenizer:
         self._read = 0  # ids whose text is already in `_text`
         self._text = ""
         self._told = 0  # characters that `news` has given out
+        self._is_finished = False
 
     def add(self, token_id: int) -> bool:
         """Take one more token.
@@ -45,8 +46,11 @@ class Detokenizer:
         return False
 
     def news(self) -> str:
-        """Text that is certain and was not given out before; what may be the beginning of a stop string waits."""
-        certain = len(self._text) - self._begun_stop()
+        """Text that is certain and was not given out before.
+
+        What may be the beginning of a stop string waits for the next token, or for `finish`.
+        """
+        certain = len(self._text) - (0 if self._is_finished else self._begun_stop())
         fresh = self._text[self._told : certain]
         self._told = max(self._told, certain)
         return fresh
@@ -57,6 +61,7 @@ class Detokenizer:
             known = self._decode(self._ids[self._context : self._read])
             self._text += self._decode(self._ids[self._context :])[len(known) :]
             self._read = len(self._ids)
+        self._is_finished = True
         return self._text
 
     def _begun_stop(self) -> int:
