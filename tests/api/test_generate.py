@@ -136,3 +136,46 @@ def test_requests_at_once_get_what_each_gets_alone(shared: RunningService):
     quiet = [text(number) for number in range(8)]
     with ThreadPoolExecutor(8) as pool:
         assert list(pool.map(text, range(8))) == quiet
+
+
+def test_options_of_the_sampler_that_are_newer_reach_it_too(shared: RunningService):
+    ids = shared.family.tokenizer(PROMPT).input_ids
+    options = {"max_tokens": 12, "temperature": 1.3, "min_p": 0.05, "repetition_penalty": 1.4, "seed": 5}
+    wanted = alone(shared, shared.family.teacher, ids, **options)
+    assert answered(shared.generate(prompt=PROMPT, **options))["text"] == wanted
+    for changed in ({"min_p": 0.9}, {"repetition_penalty": 1.0}):
+        assert answered(shared.generate(prompt=PROMPT, **{**options, **changed}))["text"] != wanted
+
+
+def test_several_answers_are_those_of_the_seeds_that_follow(shared: RunningService):
+    body = {"prompt": PROMPT, "max_tokens": 8, "temperature": 1.2}
+    answer = answered(shared.generate(**body, seed=20, n=3))
+    texts = [answered(shared.generate(**body, seed=seed))["text"] for seed in (20, 21, 22)]
+    assert [choice["text"] for choice in answer["choices"]] == texts
+    assert [choice["index"] for choice in answer["choices"]] == [0, 1, 2]
+    assert all(set(choice) == {"index", "text", "finish_reason"} for choice in answer["choices"])
+    assert answer["text"] == texts[0]
+    assert answer["usage"]["completion_tokens"] == 24
+
+
+def test_logprobs_name_each_token_and_the_likeliest_in_its_place(shared: RunningService):
+    answer = answered(shared.generate(prompt=PROMPT, max_tokens=6, logprobs=3))
+    tokens = answer["logprobs"]
+    assert len(tokens) == 6
+    for token in tokens:
+        assert set(token) == {"token_id", "token", "logprob", "top"}
+        assert token["token"] == shared.family.tokenizer.decode([token["token_id"]])
+        assert len(token["top"]) == 3
+        assert token["top"][0] == {name: token[name] for name in ("token_id", "token", "logprob")}  # greedy
+        assert token["logprob"] <= 0
+    assert shared.family.tokenizer.decode([token["token_id"] for token in tokens]) == answer["text"]
+    assert "logprobs" not in answered(shared.generate(prompt=PROMPT, max_tokens=2))
+
+
+def test_the_documented_answer_has_the_fields_that_are_asked_for(shared: RunningService):
+    with shared.client() as client:
+        described = client.get("/openapi.json").json()
+    answer = described["components"]["schemas"]["GenerateOut"]
+    assert {"logprobs", "choices"} <= set(answer["properties"])
+    assert not {"logprobs", "choices"} & set(answer["required"])
+    assert "text/event-stream" in described["paths"]["/generate"]["post"]["responses"]["200"]["content"]

@@ -108,6 +108,14 @@ def test_a_draining_service_is_healthy_but_not_ready(service: RunningService):
     assert (refused.status_code, refused.json()["error"]["type"]) == (503, "engine_unavailable")
 
 
+def test_a_service_that_is_about_to_stop_is_not_ready_and_still_answers(service: RunningService):
+    service.state.engine.announce_stop()
+    with service.client() as client:
+        assert client.get("/ready").status_code == 503
+        assert client.get("/health").status_code == 200
+    assert service.generate(prompt="a", max_tokens=1).status_code == 200
+
+
 def test_a_dead_model_thread_is_seen(service: RunningService, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(service.state.engine._thread, "is_alive", lambda: False)
     with service.client() as client:
@@ -173,6 +181,20 @@ def test_gauges_show_what_waits_and_what_runs(service: RunningService):
         future.result(timeout=30)
     samples = metrics(service)
     assert samples["anysize_num_requests_waiting{}"] == samples["anysize_num_requests_running{}"] == 0
+
+
+def test_kv_pages_are_counted_while_they_are_held(service: RunningService):
+    gate = Gate()
+    service.family.before_step = gate
+    total = metrics(service)["anysize_kv_pages_total{}"]
+    future = service.state.engine.submit(_request(service))
+    gate.wait()
+    samples = metrics(service)
+    assert samples["anysize_kv_pages_used{}"] == service.family.teacher.layers  # one page a layer
+    assert samples["anysize_kv_cache_usage_perc{}"] == samples["anysize_kv_pages_used{}"] / total
+    gate.open()
+    future.result(timeout=30)
+    eventually(lambda: metrics(service)["anysize_kv_pages_used{}"] == 0)
 
 
 def test_prompts_are_in_no_metric(service: RunningService):

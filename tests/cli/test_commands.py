@@ -14,6 +14,7 @@ from typer.testing import CliRunner, Result
 
 from anysize.cli import app
 from anysize.family.family import Family
+from anysize.settings import Settings
 
 COMMANDS = (["fetch"], ["serve"], ["variants"], ["generate"], ["export"], ["bench", "build"], ["bench", "memory"])
 
@@ -58,6 +59,25 @@ def test_the_help_of_each_command_shows_an_example(command: list[str]):
     result = run(*command, "--help")
     assert result.exit_code == 0
     assert re.search(rf"Examples?: anysize {' '.join(command)}", result.stdout), result.stdout
+
+
+def test_the_help_of_serve_lists_every_setting_with_its_default_and_its_purpose():
+    shown = " ".join(run("serve", "--help").stdout.split())
+    for name, field in Settings.model_fields.items():
+        default = "" if field.default is None else f" ({field.default})"
+        assert field.description
+        assert f"ANYSIZE_{name.upper()}{default}: {' '.join(field.description.split())[:40]}" in shown
+
+
+def test_settings_that_leave_prompts_no_room_are_one_line_that_names_both():
+    line = complaint(run("serve", ANYSIZE_MAX_RUNNING_REQUESTS="64", ANYSIZE_MAX_STEP_TOKENS="64"))
+    assert "max_step_tokens (64)" in line
+    assert "max_running_requests (64)" in line
+
+
+def test_memory_too_small_for_a_single_token_is_one_line(folder: Path):
+    line = complaint(run("serve", "--family", str(folder), "--port", "0", ANYSIZE_KV_BYTES="100"))
+    assert "100 bytes" in line
 
 
 def test_without_a_command_help_is_shown():
@@ -184,6 +204,12 @@ def test_a_wrong_port_names_the_setting(port: str):
         ("drain_s", "-1"),
         ("drain_s", "nan"),
         ("stall_s", "0"),
+        ("kv_bytes", "-1"),
+        ("max_running_requests", "0"),
+        ("max_step_tokens", "1"),
+        ("max_queued_tokens", "0"),
+        ("queue_timeout_s", "0"),
+        ("write_timeout_s", "inf"),
         ("threads", "x"),
     ],
 )

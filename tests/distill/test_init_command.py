@@ -38,6 +38,8 @@ def test_the_line_that_is_printed_is_part_of_a_recipe(folder: Path) -> None:
     assert chosen.method == "layers"
     assert len(chosen.layers) == 4
     assert "kl, KL" in line
+    strip = "".join("■" if layer in chosen.layers else "·" for layer in range(8))
+    assert f"{strip}  kl" in done.stdout.splitlines()
 
 
 @pytest.mark.parametrize("method", ["similarity", "block_influence", "every_nth"])

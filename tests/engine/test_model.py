@@ -8,7 +8,7 @@ from typing import get_args
 
 import pytest
 import torch
-from fakes import ARCHITECTURES, VOCABULARY, Kind, tiny_bank
+from fakes import ARCHITECTURES, VOCABULARY, Kind, tiny_bank, tiny_config, tiny_model
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
@@ -16,8 +16,11 @@ from transformers.pytorch_utils import Conv1D
 
 from anysize.engine.model import Model, Row, Sequence
 from anysize.errors import SettingsError
+from anysize.family.architectures import architecture_of
 from anysize.family.assembly import assemble
 from anysize.family.bank import Bank
+from anysize.family.blocks import BlockMap
+from anysize.family.delta import delta_student
 from anysize.family.variant import Variant
 
 POSITIONS = 4
@@ -196,6 +199,32 @@ def test_a_row_does_not_depend_on_its_neighbours(architecture: str):
 
     assert among.answer == alone.answer
     torch.testing.assert_close(torch.stack(among.logits), torch.stack(alone.logits), rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("kind", ["dynamic", "longrope"])
+def test_rotation_that_depends_on_length_depends_on_the_rows_own(kind: str):
+    config = tiny_config("llama", 3)
+    factors = {"short_factor": [1.0] * 4, "long_factor": [3.0] * 4, "original_max_position_embeddings": 16}
+    config.max_position_embeddings = 16 if kind == "dynamic" else 64
+    config.rope_parameters = {
+        "rope_type": kind,
+        "rope_theta": 10000.0,
+        "factor": 2.0,
+        **(factors if kind == "longrope" else {}),
+    }
+    teacher = tiny_model(config, seed=1)
+    blocks = BlockMap((0, 2), 3)
+    adapter = architecture_of(config, "tiny")
+    bank = Bank(adapter, blocks, teacher, delta_student(teacher, adapter, blocks, rank=2))
+    asked = [
+        Asked((False, True), list(range(40, 40 + tokens)), arrives=arrives, chunk=30, answer_tokens=6)
+        for tokens, arrives in ((26, 0), (3, 0), (13, 1), (5, 2))
+    ]
+
+    serve(Model(bank, kv_bytes=1 << 17), asked)
+
+    for one in asked:
+        check(bank, one)
 
 
 def test_pages_that_a_poisoned_row_left_behind_harm_nobody():

@@ -20,6 +20,7 @@ def walk(plan: Plan, rows: list[tuple[Variant, int]], *, shares_base: bool) -> l
         if position.order is not None:
             packed = [packed[token] for token in position.order]
         for visit in position.visits:
+            assert visit.rows, "a layer is called for nobody"
             here = packed[visit.tokens]
             assert here == [(row, token) for row in visit.rows for token in range(rows[row][1])]
             assert [len(met[row]) for row in visit.rows] == list(visit.places)

@@ -3,9 +3,22 @@
 A layer is called once with the tokens of many rows, packed into one. transformers' layer modules look up what computes
 attention by the name in their config; under the name here they find `paged_attention`. What it needs to know of the
 rows comes with the call, as the keyword `kv`.
+
+Each row attends by a call of its own, to keys and values where they lie. Measured on SmolLM2-135M shapes (9 heads, 3 of
+keys, width 64, float32, one busy core), 16 rows that decode, microseconds a layer:
+
+| tokens stored | a call a row, in place | a copy into one padded batch, by token | by page |
+|---|---|---|---|
+| 64 | 710 to 750 | 480 to 530 | 310 |
+| 128 | 1080 | 920 | |
+| 256 | 1640 to 1800 | 1830 to 2200 | 2430 |
+| 512 | 2790 | 12800 | 8500 |
+
+Copying wins only where contexts are short, and there attention is a small part of a step: a whole mixed step of 16 rows
+and 48 tokens took 142 to 155 ms one way and 139 to 140 the other, 4 rows of the teacher 92 and 100 to 103. In place, no
+slot is read that its own row did not write.
 """
 
-from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -13,29 +26,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
-from anysize.engine.pages import PagePool
-from anysize.engine.sequence import Sequence
+from anysize.engine.packing import Masks, PackedKV
 
 NAME = "anysize_paged"
-
-Masks = dict[tuple[int, int, int | None], Tensor]
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class PackedKV:
-    """The keys and values that one call of a layer writes and reads.
-
-    Attributes:
-        pool: where they are.
-        slots_T: where those of the packed tokens go.
-        rows: in packed order: the sequence, its place that this layer is for it, and how many tokens it brings.
-        masks: of the step so far, by tokens brought, tokens stored and window; filled on the way.
-    """
-
-    pool: PagePool
-    slots_T: Tensor
-    rows: list[tuple[Sequence, int, int]]
-    masks: Masks = field(default_factory=dict)
 
 
 def paged_attention(

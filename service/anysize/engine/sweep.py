@@ -7,9 +7,10 @@ from functools import lru_cache
 import torch
 from torch import Tensor, nn
 
-from anysize.engine.attention import NAME, Masks, PackedKV
+from anysize.engine.attention import NAME
 from anysize.engine.ends import Ends
 from anysize.engine.mixed import Border, is_delta, mixed
+from anysize.engine.packing import packed_kvs
 from anysize.engine.pages import PagePool
 from anysize.engine.plan import Plan, plan_step
 from anysize.engine.sequence import Row
@@ -18,6 +19,8 @@ from anysize.family.bank import Bank
 from anysize.family.variant import LayerRef, Owner
 
 _REMEMBERED_PLANS = 64
+# Kinds of rotary embedding whose frequencies follow from the longest sequence of the call.
+_BY_LENGTH = ("dynamic", "longrope")
 
 Rotation = tuple[Tensor, ...]
 
@@ -38,7 +41,7 @@ class Sweep:
         self._layers = self._views(bank)
         self._ends = Ends(bank)
         rotary = getattr(bank.architecture.backbone_of(bank.teacher), "rotary_emb", None)
-        self._rotary = None if rotary is None else view(rotary)
+        self._rotary = copy.deepcopy(rotary)  # small, and some kinds write to their buffers
         self._plan = lru_cache(maxsize=_REMEMBERED_PLANS)(
             lambda rows: plan_step(bank.blocks, rows, shares_base=self._shares_base)
         )
@@ -57,8 +60,8 @@ class Sweep:
         packed = [rows[row] for row in plan.rows]
         positions_1T = torch.tensor([_positions(packed)], device=self._device)
         hidden_1TD = self._ends.embed(packed, positions_1T)
-        rotation: Rotation | None = None if self._rotary is None else self._rotary(hidden_1TD, positions_1T)
-        kvs = self._kvs(plan, rows, pool)
+        rotation = self._rotation(packed, hidden_1TD, positions_1T)
+        kvs = packed_kvs(plan, rows, pool)
         for position in plan.positions:
             if position.order is not None:
                 order_T = torch.tensor(position.order, device=self._device)
@@ -93,18 +96,16 @@ class Sweep:
                 layers[ref] = mixed(bank.layer(LayerRef(Owner.STUDENT, position)), layers[ref], self._border)
         return {ref: view(layer, config) for ref, layer in layers.items()}
 
-    def _kvs(self, plan: Plan, rows: abc.Sequence[Row], pool: PagePool) -> abc.Iterator[PackedKV]:
-        """What each visit of the plan writes and reads, in order."""
-        slots = [row.sequence.slots(row.sequence.length, row.sequence.length + len(row.token_ids)) for row in rows]
-        visits = [visit for position in plan.positions for visit in position.visits]
-        through = [[*zip(visit.rows, visit.places, strict=True)] for visit in visits]
-        # Put together for all visits at once, so that a GPU is sent one tensor a step.
-        slots_of_all = torch.cat([slots[row][place] for pairs in through for row, place in pairs]).to(self._device)
-        lengths = [visit.tokens.stop - visit.tokens.start for visit in visits]
-        masks: Masks = {}
-        for pairs, slots_T in zip(through, slots_of_all.split(lengths), strict=True):
-            places = [(rows[row].sequence, place, len(rows[row].token_ids)) for row, place in pairs]
-            yield PackedKV(pool, slots_T, places, masks)
+    def _rotation(self, packed: abc.Sequence[Row], hidden_1TD: Tensor, positions_1T: Tensor) -> Rotation | None:
+        """Cosines and sines for the tokens, as layers take them; None where positions are learned."""
+        if self._rotary is None:
+            return None
+        if getattr(self._rotary, "rope_type", None) not in _BY_LENGTH:
+            return self._rotary(hidden_1TD, positions_1T)
+        # Each row by itself and on a fresh view, because such a module remembers the longest sequence that it has seen.
+        by_row = positions_1T.split([len(row.token_ids) for row in packed], dim=1)
+        parts = [view(self._rotary)(hidden_1TD, positions_1N) for positions_1N in by_row]
+        return tuple(torch.cat(of_rows, dim=1) for of_rows in zip(*parts, strict=True))
 
 
 def _positions(packed: abc.Sequence[Row]) -> list[int]:

@@ -90,12 +90,14 @@ def choose_layers(
         }
         print_json(report)
         return
-    table = Table("method", "kept layers", "longest block", "sizes", "KL", "seconds", title=title)
+    table = Table("method", "longest block", "sizes", "KL", "seconds", title=title)
     for outcome in outcomes:
         selection = outcome.selection
         figures = (str(selection.blocks.longest), str(len(selection.depths)))
-        table.add_row(outcome.method, _strip(selection.blocks), *figures, f"{outcome.kl:.3f}", f"{outcome.seconds:.1f}")
+        table.add_row(outcome.method, *figures, f"{outcome.kl:.3f}", f"{outcome.seconds:.1f}")
     terminal.print(table)
+    for outcome in outcomes:
+        terminal.print(f"{_strip(outcome.selection.blocks)}  {outcome.method}", highlight=False, soft_wrap=True)
     for outcome in outcomes:
         kept = list(outcome.selection.blocks.kept)
         terminal.print(
