@@ -20,7 +20,8 @@ def test_a_token_takes_what_transformers_cache_of_the_teacher_holds(architecture
     cache = DynamicCache(config=bank.teacher.config)
     with torch.inference_mode():
         bank.teacher(input_ids=torch.tensor([[3, 4, 5]]), past_key_values=cache)
-    held = sum(part.numel() * part.element_size() for layer in cache.layers for part in (layer.keys, layer.values))
+    stored = [getattr(layer, name) for layer in cache.layers for name in ("keys", "values")]
+    held = sum(part.numel() * part.element_size() for part in stored)
     assert token_bytes(bank) * 3 == held
 
 
