@@ -3,6 +3,7 @@
 `STREAM_SEEDS=5` in the environment cuts streams in more ways.
 """
 
+import asyncio
 import json
 import os
 import random
@@ -15,9 +16,14 @@ from typing import Any
 import httpx
 import pytest
 from fakes import Gate, long_winded_family
-from models import eventually
+from models import HashModel, eventually, running
 from serving import RunningService, http_request, serving
+from starlette.types import Message
 
+from anysize.api.answer import TokenTexts
+from anysize.api.events import EventStream
+from anysize.engine.engine import Engine
+from anysize.engine.request import Completion, GenerationRequest, Sampling
 from anysize.engine.sequence import Row
 
 PROMPT = "The sea is"
@@ -258,6 +264,38 @@ def test_a_reader_who_takes_nothing_holds_nobody_up_and_is_let_go():
             assert plain(service, prompt=PROMPT, max_tokens=20)
             eventually(lambda: service.state.engine.state().running == 0)
             assert pages_used(service) == 0
+
+
+def test_a_client_that_takes_nothing_for_too_long_cancels_its_request():
+    family = long_winded_family()
+    request = GenerationRequest(
+        id="x", prompt_ids=[9, 9], size=family.teacher, sampling=Sampling(max_tokens=200), samples=1
+    )
+    model = HashModel()
+    model.before_step = lambda rows: time.sleep(0.01)
+    ended: list[object] = []
+    sent: list[Message] = []
+
+    async def receive() -> Message:
+        await asyncio.Event().wait()
+        raise AssertionError
+
+    async def send(message: Message) -> None:
+        sent.append(message)
+        if message["type"] == "http.response.body":
+            await asyncio.Event().wait()
+
+    async def serve(engine: Engine) -> None:
+        stream = EventStream(engine, request, TokenTexts(family.tokenizer), 0.05, ended.append)
+        await stream({"type": "http"}, receive, send)
+
+    with running(family, model) as engine:
+        asyncio.run(serve(engine))
+        assert [message["type"] for message in sent] == ["http.response.start", "http.response.body"]
+        eventually(lambda: len(ended) == 1)
+        assert isinstance(ended[0], Completion)
+        assert ended[0].finish_reason == "cancelled"
+    assert model.used_pages == 0
 
 
 ASKED = [

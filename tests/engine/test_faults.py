@@ -133,10 +133,13 @@ def test_too_little_memory_for_a_whole_step_costs_nobody_the_answer(model: HashM
         assert [future.result(timeout=60).token_ids for future in futures] == [greedy(one) for one in requests]
 
 
-def test_a_request_for_which_there_is_no_memory_is_told_so(model: HashModel):
+@pytest.mark.parametrize(
+    "error", [MemoryError(), torch.OutOfMemoryError(), RuntimeError("DefaultCPUAllocator: can't allocate memory: 9")]
+)
+def test_a_request_for_which_there_is_no_memory_is_told_so(model: HashModel, error: Exception):
     def fail(rows: Any) -> None:
         if any((*row.sequence.token_ids, *row.token_ids)[0] == POISON for row in rows):
-            raise RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 1 bytes")
+            raise error
 
     model.before_step = fail
     with running(family(), model) as engine:

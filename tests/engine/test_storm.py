@@ -65,7 +65,10 @@ def check(request: GenerationRequest, completion: Completion, pieces: list[Piece
             assert choice.token_ids == wanted
             assert choice.finish_reason == "length"
             assert choice.text == family().tokenizer.decode(wanted, skip_special_tokens=True)
-            assert "".join(piece.text for piece in pieces if piece.sample == sample) == choice.text
+            mine = [piece for piece in pieces if piece.sample == sample]
+            assert "".join(piece.text for piece in mine) == choice.text
+            assert tuple(pick for piece in mine for pick in piece.picks) == choice.picks
+            assert len(choice.picks) == (0 if request.sampling.logprobs is None else len(wanted))
 
 
 @pytest.mark.parametrize("seed", range(int(os.environ.get("STORM_SEEDS", "1"))))

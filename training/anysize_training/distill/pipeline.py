@@ -102,7 +102,8 @@ def _claim(out: Path, *, resume: bool) -> None:
 
 def _resolved(student: Student, out: Path) -> Student:
     """With the kept layers that this run has settled on, if it has: what was measured once is not measured again."""
-    if not (out / _RECIPE).exists():
+    # What comes from a family is its weights too, and reading them again costs nothing.
+    if isinstance(student.initialise, FromFamily) or not (out / _RECIPE).exists():
         return student
     kept = KeptLayers(layers=tuple(read_json(out / _KEPT)["kept_layers"]))
     return student.model_copy(update={"initialise": kept})
