@@ -113,7 +113,10 @@ def test_text_without_a_fixed_revision_stays_with_its_run(tmp_path: Path, monkey
     monkeypatch.setattr(corpus_module, "read_documents", lambda _data: iter(TEXTS))
     data = Data(source="some/dataset", sequence_length=16, cache=str(tmp_path / "cache"))
     load_corpus(data, byte_tokenizer(), rows=5, seed=0, private=tmp_path / "private")
-    assert (tmp_path / "private" / "tokens.int32").exists()
+    load_corpus(
+        data.model_copy(update={"first_row": 3}), byte_tokenizer(), rows=5, seed=0, private=tmp_path / "private"
+    )
+    assert len(list((tmp_path / "private").glob("*/tokens.int32"))) == 2
     assert not (tmp_path / "cache").exists()
     pinned = data.model_copy(update={"revision": "0123456789" * 4})
     load_corpus(pinned, byte_tokenizer(), rows=5, seed=0, private=tmp_path / "other")

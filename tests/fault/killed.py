@@ -15,8 +15,9 @@ def distil(out: Path, overrides: list[str], place: Place | None, count: int) -> 
     Args:
         out: of the run.
         overrides: as for `--set`.
-        place: where to die: in a step, between the two files of a save, before or after the save's folder takes its
-            name, before old ones are removed, or in the middle of a journal's line. None lives.
+        place: where to die: at the end of a step's backward pass, in a save behind its first or second file, before its
+            folder takes its name, after that and before old ones are removed, or in the middle of a journal's line.
+            None lives.
         count: die there the n-th time.
     """
     if place is not None:
@@ -54,12 +55,10 @@ def _arm(place: Place, count: int) -> None:
     elif place in ("weights", "moments"):
         left[0] = 2 * count - (place == "weights")
         wrap(checkpoint, "save_file", after=True)
-    elif place == "rename":
+    elif place in ("rename", "cleanup"):
         import anysize.family.files as files
 
-        wrap(files, "_put", after=False)
-    elif place == "cleanup":
-        wrap(checkpoint, "_checkpoints", after=False)
+        wrap(files, "_put", after=place == "cleanup")
     else:
         _die_in_a_line(journal.Journal, die_at_zero)
 

@@ -91,7 +91,7 @@ def load_corpus(data: Data, tokenizer: Tokenizer, *, rows: int, seed: int, priva
     }
     name = hashlib.sha256(json.dumps(key).encode()).hexdigest()[:32]
     shared = Path(data.cache) if data.cache else cache_folder() / "tokens"
-    folder = private if identity is None or not _is_writable(shared) else shared / name
+    folder = (private if identity is None or not _is_writable(shared) else shared) / name
     if not (folder / _SUMMARY).exists():
         _write(folder, data, tokenizer, separator, rows=rows, seed=seed)
     return _open(folder, data)
