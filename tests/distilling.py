@@ -1,18 +1,25 @@
 """Tiny distillation runs, and Equation 1 written down plainly to compare them with."""
 
+import os
+import re
 from pathlib import Path
 
+import pytest
 import torch
 from fakes import tiny_bank
 from torch.nn import functional as F
 
+from anysize.errors import DivergedError
 from anysize.family.bank import Bank
+from anysize.family.manifest import FolderTeacher
 from anysize_training.distill.batches import Batch, Packing, Sequences
 from anysize_training.distill.corpus import Corpus
 from anysize_training.distill.initialise import initial_bank
 from anysize_training.distill.optimizer import trained_parameters
 from anysize_training.distill.processes import Processes
+from anysize_training.distill.provenance import identity_of
 from anysize_training.distill.recipe import Recipe
+from anysize_training.distill.step import TrainStep
 from anysize_training.distill.trainer import Trainer
 
 KEPT = (0, 2, 5)
@@ -45,7 +52,8 @@ def text(rows: int = 24, *, packing: Packing = "stream", documents: int = 30, he
 
 def trainer_of(made: Recipe, bank: Bank, corpus: Corpus, folder: Path) -> Trainer:
     processes = Processes(made.run, torch.device("cpu"))
-    return Trainer(made, bank, corpus, folder, processes=processes, teacher_fingerprint="1" * 64)
+    identity = identity_of(made, FolderTeacher(fingerprint="1" * 64), corpus, None)
+    return Trainer(made, bank, corpus, folder, processes=processes, identity=identity)
 
 
 def fresh_bank(made: Recipe, architecture: str = "llama", *, tied: bool = True) -> Bank:
@@ -105,3 +113,18 @@ def run_recipe(recipe: Path, out: Path, parallel: str = "replicate", *, resume: 
     from anysize_training.commands.distill import run_distillation
 
     assert run_distillation(str(recipe), out, [f"run.parallel={parallel}"], resume=resume)
+
+
+def run_with_poison(recipe: Path, out: Path) -> None:
+    """A distillation in which the second process's part of step 2 is no number; every process must end it cleanly."""
+    step, calls = TrainStep._micro_step, []
+
+    def poisoned(self: TrainStep, batch: Batch, tokens: int) -> torch.Tensor:
+        calls.append(1)
+        terms = step(self, batch, tokens)
+        return terms * torch.nan if self._processes.rank == 1 and len(calls) == 5 else terms
+
+    TrainStep._micro_step = poisoned
+    words = "rows [" if os.environ["RANK"] == "1" else "another process met"
+    with pytest.raises(DivergedError, match=re.escape(words)):
+        run_recipe(recipe, out)

@@ -102,7 +102,15 @@ def test_tokenised_text_is_made_once_for_runs_that_want_the_same(tmp_path: Path,
     assert first.sha256 == again.sha256
     load(tmp_path, packing="stream")
     assert len(list((tmp_path / "cache").iterdir())) == 1
-    changes: list[dict[str, Any]] = [{"seed": 4}, {"held_out": 2}, {"separator": SPECIAL[1]}]
+    changes: list[dict[str, Any]] = [
+        {"seed": 4},
+        {"held_out": 2},
+        {"separator": SPECIAL[1]},
+        {"first_row": 2},
+        {"rows": 30},
+        {"sequence_length": 17},
+        {"packing": "one_per_row"},
+    ]
     for number, fields in enumerate(changes, start=2):
         load(tmp_path, **fields)
         assert len(list((tmp_path / "cache").iterdir())) == number

@@ -11,6 +11,7 @@ from fakes import ARCHITECTURES, tiny_bank
 from torch.nn import functional as F
 
 from anysize.family.assembly import assemble
+from anysize.family.order import OrderName
 from anysize.family.variant import Variant
 from anysize_training.distill.alignment import block_ends
 from anysize_training.distill.batches import Packing
@@ -21,18 +22,21 @@ from anysize_training.distill.recipe import Run
 CPU = torch.device("cpu")
 
 
+@pytest.mark.parametrize(("order", "half"), [("last_to_first", (2, 3)), ("first_to_last", (1, 2))])
 @pytest.mark.parametrize("packing", ["documents", "stream", "one_per_row"])
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
-def test_perplexities_and_cosines_are_those_of_assembled_models(architecture: str, packing: Packing) -> None:
-    bank = tiny_bank(architecture, kind="delta")
+def test_perplexities_and_cosines_are_those_of_assembled_models(
+    architecture: str, packing: Packing, order: OrderName, half: tuple[int, ...]
+) -> None:
+    bank = tiny_bank(architecture, kind="full")
     sequences = text(packing=packing).training
     processes = Processes(Run(batch_size=4, micro_batch_size=2), CPU)
-    held_out = HeldOut(bank, "last_to_first", sequences, rows_at_once=5, processes=processes, bfloat16=False)
+    held_out = HeldOut(bank, order, sequences, rows_at_once=5, processes=processes, bfloat16=False)
     found = held_out.evaluate((bank.teacher, bank.student))
 
     batch = sequences.rows(torch.arange(len(sequences)))
     states, perplexities = {}, {}
-    for name, patched in (("student", ()), ("middle", (2, 3)), ("teacher", (1, 2, 3))):
+    for name, patched in (("student", ()), ("middle", half), ("teacher", (1, 2, 3))):
         model = assemble(bank, Variant.of(3, patched))
         outputs = []
         handles = [
@@ -72,3 +76,16 @@ def test_an_evaluation_changes_nothing_in_the_run(tmp_path: Path) -> None:
         lines = (tmp_path / str(every) / "log.jsonl").read_text().splitlines()
         series.append([json.loads(line)["total"] for line in lines])
     assert series[0] == series[1]
+
+
+def test_a_bfloat16_run_is_evaluated_as_it_is_trained() -> None:
+    bank, sequences = tiny_bank("llama"), text().training
+    processes = Processes(Run(batch_size=4, micro_batch_size=2), CPU)
+    exact, rough = (
+        HeldOut(bank, "last_to_first", sequences, rows_at_once=5, processes=processes, bfloat16=chosen).evaluate(
+            (bank.teacher, bank.student)
+        )
+        for chosen in (False, True)
+    )
+    assert rough.student_perplexity != exact.student_perplexity
+    assert rough.student_perplexity == pytest.approx(exact.student_perplexity, rel=0.05)

@@ -138,10 +138,20 @@ def test_a_family_says_what_it_was_made_of(run) -> None:
     assert first.recipe_sha256 == same.recipe_sha256 != other.recipe_sha256
     assert first.tokens_sha256 == same.tokens_sha256 != other.tokens_sha256
     assert first.code_sha256 == code_sha256()
+    assert first.started_from_sha256 is None
+    lines = [json.loads(line) for line in (folder / "a" / "log.jsonl").read_text().splitlines()]
+    # 6 steps of 2 rows of 32, without the places where a document ends.
+    assert 300 < first.tokens < 6 * 2 * 32
+    assert first.seconds >= sum(first.tokens / 6 / line["tokens_per_s"] for line in lines) * 0.5
+    assert str(folder) not in (folder / "a" / "family" / "family.json").read_text()
     family = read_manifest(folder / "a" / "family")
     assert family.teacher.fingerprint == checkpoint_fingerprint(folder / "teacher")
     assert "curves.png" in family.files
     assert "curves.png" in (folder / "a" / "family" / "README.md").read_text()
+
+
+def first_loss(out: Path) -> float:
+    return json.loads((out / "log.jsonl").read_text().splitlines()[0])["total"]
 
 
 def provenance_of(out: Path) -> Provenance:
@@ -173,12 +183,92 @@ def test_a_student_is_trained_further_beside_its_own_teacher_only(run) -> None:
     further = ["--set", f"student.initialise={{method: family, path: {folder / 'first' / 'family'}}}"]
     done = invoke(*words, str(folder / "second"), *further, "--set", "student.rank=6")
     assert done.exit_code == 0, done.output
-    losses = [
-        json.loads((folder / name / "log.jsonl").read_text().splitlines()[0])["total"] for name in ("first", "second")
-    ]
+    losses = [first_loss(folder / name) for name in ("first", "second")]
     assert losses[1] < losses[0]
+    parent = sha256_of(folder / "first" / "family" / "student.safetensors")
+    assert provenance_of(folder / "second").started_from_sha256 == parent
+    assert parent[:12] in (folder / "second" / "family" / "README.md").read_text()
+    assert str(folder) not in (folder / "second" / "family" / "family.json").read_text()
+    assert str(folder) not in (folder / "second" / "family" / "README.md").read_text()
+
+    # Killed before its first checkpoint: what begins again is the family's student all the same.
+    for leftover in ("checkpoints", "family"):
+        (folder / "second" / leftover).rename(folder / f"second-{leftover}")
+    words_again = [*words, str(folder / "second"), *further, "--set", "student.rank=6", "--resume"]
+    assert invoke(*words_again).exit_code == 0
+    assert first_loss(folder / "second") == losses[1]
+
+    # Made anew in between, it is another student.
+    assert invoke(*words, str(folder / "anew"), "--set", "run.seed=5").exit_code == 0
+    (folder / "first").rename(folder / "gone")
+    (folder / "anew").rename(folder / "first")
+    changed = invoke(*words_again)
+    assert changed.exit_code == 2
+    assert "another start" in changed.output
+    (folder / "first").rename(folder / "anew")
+    (folder / "gone").rename(folder / "first")
     save_checkpoint_folder(tiny_model(tiny_config("llama", 6), 1), folder / "other")
     refused = invoke(*words, str(folder / "third"), *further, "--set", f"teacher={folder / 'other'}")
     assert refused.exit_code == 2
     assert "was made for a teacher with weights" in refused.output
     assert not (folder / "third" / "recipe.json").exists()
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        (["data.sequence_length=1000"], "is more than the 256 tokens of the teacher's context"),
+        (["optimizer.betas=[0.9, 1.0]"], "optimizer.betas.1: Input should be less than 1"),
+        (["run.device=tpu"], "run.device: String should match"),
+        (["run.steps=[1"], "--set 'run.steps=[1': the value is no YAML"),
+        (["student.initialise={method: family, path: nowhere}"], "distil that family first"),
+    ],
+)
+def test_a_value_that_cannot_be_is_one_clear_error(run, changes: list[str], message: str) -> None:
+    folder, invoke = run
+    words = ["distill", "--recipe", str(folder / "recipe.yaml"), "--out", str(folder / "out")]
+    done = invoke(*words, *(word for change in changes for word in ("--set", change)))
+    assert done.exit_code == 2
+    assert message in done.output.replace("\n", " ")
+    assert "Traceback" not in done.output
+    assert not (folder / "cache").exists()
+
+
+def test_folders_and_files_that_cannot_be_used_are_named(run) -> None:
+    folder, invoke = run
+    recipe = ["distill", "--recipe", str(folder / "recipe.yaml"), "--out"]
+    for out in (folder / "text.txt", folder / "text.txt" / "below"):
+        assert "cannot make the folder" in invoke(*recipe, str(out)).output
+    (folder / "latin.yaml").write_bytes("name: caf\xe9".encode("latin-1"))
+    done = invoke("distill", "--recipe", str(folder / "latin.yaml"), "--out", str(folder / "x"))
+    assert "cannot read recipe" in done.output
+    assert invoke(*recipe, str(folder / "out")).exit_code == 0
+    (folder / "out" / "kept_layers.json").write_text("{}")
+    assert "names no kept layers" in invoke(*recipe, str(folder / "out"), "--resume").output
+
+
+def test_tokens_of_a_start_that_failed_are_not_taken_for_another_text(run, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder, invoke = run
+    monkeypatch.setattr("anysize_training.distill.corpus._is_writable", lambda _folder: False)
+    (folder / "other.txt").write_text("something else entirely, again and again\n\n" * 60)
+    words = ["distill", "--recipe", str(folder / "recipe.yaml"), "--out"]
+    assert invoke(*words, str(folder / "out"), "--set", "patch_order=[1, 1, 2]").exit_code == 2
+    other = ["--set", f"data.source={folder / 'other.txt'}"]
+    assert invoke(*words, str(folder / "out"), *other).exit_code == 0
+    assert invoke(*words, str(folder / "fresh"), *other).exit_code == 0
+    assert provenance_of(folder / "out").tokens_sha256 == provenance_of(folder / "fresh").tokens_sha256
+
+
+def test_a_bfloat16_teacher_trains_a_float32_student_that_is_written_with_the_whole_teacher(run) -> None:
+    folder, invoke = run
+    words = ["distill", "--recipe", str(folder / "recipe.yaml"), "--out", str(folder / "out")]
+    for change in ("student.kind=full", "run.dtype=bfloat16", "run.teacher_dtype=bfloat16", "data.held_out=2"):
+        words += ["--set", change]
+    done = invoke(*words)
+    assert done.exit_code == 0, done.output
+    family = Family.load(folder / "out" / "family", dtype=torch.float32, device=CPU)
+    ids = torch.randint(3, 250, (1, 9))
+    exact = tiny_model(tiny_config("llama", 6), 0)(ids).logits
+    assert torch.equal(family.assemble(family.teacher.variant)(ids).logits, exact)
+    student = next(iter(family.bank.student.parameters()))
+    assert not torch.equal(student, student.bfloat16().float())

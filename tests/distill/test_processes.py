@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 import torch
 import yaml
-from distilling import run_recipe
+from distilling import run_recipe, run_with_poison
 from fakes import save_checkpoint_folder, tiny_config, tiny_model
 from forked import in_processes
 from safetensors.torch import load_file
@@ -89,6 +89,11 @@ def test_a_sharded_run_is_resumed_bit_by_bit(tmp_path: Path) -> None:
     ours, theirs = (load_file(tmp_path / name / "family/student.safetensors") for name in ("cut", "whole"))
     for name, tensor in theirs.items():
         assert torch.equal(ours[name], tensor), name
+
+
+def test_all_processes_stop_where_one_meets_a_loss_that_is_no_number(tmp_path: Path) -> None:
+    recipe = write_recipe(tmp_path, "full", tied=False)
+    assert in_processes(2, run_with_poison, recipe, tmp_path / "out") == [0, 0]
 
 
 def test_torchrun_starts_a_run(tmp_path: Path) -> None:

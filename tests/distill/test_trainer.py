@@ -14,9 +14,10 @@ from fakes import tiny_model
 
 from anysize.errors import DivergedError, SettingsError
 from anysize.family.blocks import BlockMap
+from anysize.family.manifest import FolderTeacher
+from anysize_training.distill.checkpoint import clear_unfinished, read_progress
 from anysize_training.distill.optimizer import learning_rate, trained_parameters
-from anysize_training.distill.processes import Processes
-from anysize_training.distill.trainer import Trainer
+from anysize_training.distill.provenance import identity_of
 
 
 def test_steps_are_clipped_adamw_with_the_schedules_learning_rate(tmp_path: Path) -> None:
@@ -114,16 +115,28 @@ def test_a_signal_saves_and_stops_at_the_next_step(tmp_path: Path) -> None:
 
 
 def test_a_checkpoint_of_another_run_is_refused(tmp_path: Path) -> None:
-    made = recipe()
-    trainer_of(made, fresh_bank(made), text(), tmp_path).train()
-    other = recipe(optimizer={"learning_rate": 5e-4})
-    with pytest.raises(SettingsError, match="another recipe"):
-        trainer_of(other, fresh_bank(other), text(), tmp_path).resume()
-    with pytest.raises(SettingsError, match="another text"):
-        trainer_of(made, fresh_bank(made), replace(text(), sha256="2" * 64), tmp_path).resume()
-    processes = Processes(made.run, torch.device("cpu"))
-    with pytest.raises(SettingsError, match="another teacher"):
-        Trainer(made, fresh_bank(made), text(), tmp_path, processes=processes, teacher_fingerprint="3" * 64).resume()
+    made, corpus = recipe(), text()
+    trainer_of(made, fresh_bank(made), corpus, tmp_path).train()
+    checkpoint = tmp_path / "checkpoints" / "step-00000006"
+    identity = identity_of(made, FolderTeacher(fingerprint="1" * 64), corpus, None)
+    assert read_progress(checkpoint, identity).step == 6
+    for part in ("recipe", "text", "teacher", "start"):
+        with pytest.raises(SettingsError, match=f"another {part}"):
+            read_progress(checkpoint, replace(identity, **{part: "2" * 64}))
+
+
+def test_a_recipe_is_another_where_it_changes_what_comes_out_and_only_there() -> None:
+    source, corpus = FolderTeacher(fingerprint="1" * 64), text()
+    same = [{}, {"run": {"checkpoint_every": 3, "evaluate_every": 1, "device": "cpu"}}, {"teacher": "elsewhere"}]
+    same.append({"data": {"source": "moved/text.txt", "cache": "there"}})
+    assert len({identity_of(recipe(**changes), source, corpus, None) for changes in same}) == 1
+    others = [
+        {"run": {"seed": 1}},
+        {"run": {"micro_batch_size": 1}},
+        {"objective": {"kl": 0.2}},
+        {"student": {"rank": 5}},
+    ]
+    assert len({identity_of(recipe(**changes), source, corpus, None) for changes in [*others, {}]}) == 5
 
 
 def test_a_loss_that_is_no_number_stops_the_run_with_its_step(tmp_path: Path) -> None:
@@ -142,8 +155,34 @@ def test_an_unfinished_checkpoint_is_not_seen(tmp_path: Path) -> None:
     (tmp_path / "checkpoints" / "step-9").mkdir()
     again = trainer_of(made, fresh_bank(made), text(), tmp_path)
     assert again.resume() == 6
-    again.train()
+    clear_unfinished(tmp_path / "checkpoints", "step-")
     assert not list((tmp_path / "checkpoints").glob(".step-*"))
+
+
+def test_a_checkpoint_that_was_moved_aside_and_has_no_heir_is_put_back(tmp_path: Path) -> None:
+    made = recipe()
+    trainer_of(made, fresh_bank(made), text(), tmp_path).train()
+    newest = tmp_path / "checkpoints" / "step-00000006"
+    newest.rename(newest.with_name(".step-00000006.abc.old"))
+    clear_unfinished(newest.parent, "step-")
+    assert trainer_of(made, fresh_bank(made), text(), tmp_path).resume() == 6
+
+
+def test_a_run_that_stops_where_it_has_just_saved_does_not_save_again(tmp_path: Path) -> None:
+    made = recipe(run={"steps": 100, "checkpoint_every": 1})
+    trainer = trainer_of(made, fresh_bank(made), text(), tmp_path)
+    optimize, saves = trainer.optimize, []
+
+    def optimize_and_signal(number: int):
+        if number == 2:
+            signal.raise_signal(signal.SIGTERM)
+        return optimize(number)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(trainer, "optimize", optimize_and_signal)
+        patch.setattr("anysize_training.distill.trainer.save_checkpoint", lambda *_, **__: saves.append(1))
+        assert trainer.train().step == 3
+    assert len(saves) == 3
 
 
 def test_the_schedule_warms_up_and_falls_along_a_cosine() -> None:

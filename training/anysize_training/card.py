@@ -6,6 +6,8 @@ from pathlib import Path
 from anysize.family.family import Family
 from anysize.family.manifest import BuiltinTeacher, DeltaStudent, HubTeacher, Manifest
 
+_GOES_ON = "The run went on from the student of another family (sha256 `{}`), whose own training is not counted here."
+
 
 def model_card(family: Family, manifest: Manifest, plots: Sequence[str] = ()) -> str:
     """Markdown for people: what the family is, how it was made, and what was measured.
@@ -46,6 +48,7 @@ def _provenance(manifest: Manifest) -> list[str]:
     return [
         "## How it was made",
         f"```\n{made.command}\n```",
+        *([_GOES_ON.format(made.started_from_sha256[:12])] if made.started_from_sha256 else []),
         f"{made.tokens:,} tokens of `{made.data}` in {made.seconds / 60:.0f} minutes, with {versions}. "
         "`family.json` holds every value of the recipe and hashes of recipe, text, teacher and code.",
     ]

@@ -94,7 +94,8 @@ class Provenance(_Part):
     Attributes:
         command: the command line.
         recipe: every value of the recipe.
-        recipe_sha256: of the recipe as the run had it, folders included.
+        recipe_sha256: of `recipe` as JSON with sorted keys.
+        started_from_sha256: of the student's file that the run went on from, where it did.
         data: name of the training text.
         data_sha256: of its bytes, where it was a file.
         tokens_sha256: of the token ids that were made of it.
@@ -107,6 +108,7 @@ class Provenance(_Part):
     command: str = Field(max_length=4000)
     recipe: dict[str, Any]
     recipe_sha256: Sha256 | None = None
+    started_from_sha256: Sha256 | None = None
     data: str = Field(max_length=1000)
     data_sha256: Sha256 | None = None
     tokens_sha256: Sha256 | None = None

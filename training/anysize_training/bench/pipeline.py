@@ -5,6 +5,7 @@ import time
 from pathlib import Path
 
 from anysize_training.bench.workload import Workload
+from anysize_training.distill.checkpoint import Identity
 from anysize_training.distill.processes import Processes
 from anysize_training.distill.trainer import Trainer
 
@@ -17,11 +18,10 @@ def train_with_pipeline(workload: Workload) -> tuple[float, list[float]]:
     """
     bank, corpus = workload.load()
     recipe = workload.recipe()
-    objective = recipe.objective.model_copy(update={"last_pair": "after_norm"})
-    recipe = recipe.model_copy(update={"objective": objective})
     processes = Processes(recipe.run, next(bank.teacher.parameters()).device)
     with tempfile.TemporaryDirectory() as folder:
-        trainer = Trainer(recipe, bank, corpus, Path(folder), processes=processes, teacher_fingerprint="")
+        identity = Identity(recipe="", text=corpus.sha256, teacher="")
+        trainer = Trainer(recipe, bank, corpus, Path(folder), processes=processes, identity=identity)
         ended_s, losses = [], []
         for step in range(workload.steps + 1):
             losses.append(trainer.optimize(step)[0].total)

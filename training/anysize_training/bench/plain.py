@@ -42,7 +42,7 @@ class PlainTrainer(Trainer):
         model: nn.Module,
         inputs: dict[str, Tensor | Any],
         return_outputs: bool = False,
-        num_items_in_batch: Tensor | int | None = None,  # noqa: ARG002  (rows are of one length)
+        num_items_in_batch: Tensor | int | None = None,  # noqa: ARG002  (Trainer passes it; rows are of one length)
     ) -> Tensor | tuple[Tensor, Any]:
         """Equation 1 of one batch."""
         objective, targets_BL = self._objective, inputs.pop("labels")
@@ -69,7 +69,6 @@ def train_plainly(workload: Workload) -> tuple[float, list[float]]:
     """
     bank, corpus = workload.load()
     recipe = workload.recipe()
-    objective = recipe.objective.model_copy(update={"last_pair": "after_norm"})
     trained = trained_parameters(bank, recipe)
     for name, parameter in bank.student.named_parameters():
         parameter.requires_grad_(name in trained)
@@ -77,7 +76,7 @@ def train_plainly(workload: Workload) -> tuple[float, list[float]]:
     with tempfile.TemporaryDirectory() as folder:
         trainer = PlainTrainer(
             bank,
-            objective,
+            recipe.objective,
             train_dataset=_Rows(corpus.training, (workload.steps + 1) * workload.rows),
             callbacks=[clock],
             args=TrainingArguments(

@@ -3,7 +3,6 @@
 import resource
 import sys
 from dataclasses import dataclass
-from pathlib import Path
 
 import torch
 
@@ -14,7 +13,7 @@ from anysize.family.pretrained import load_model, load_tokenizer
 from anysize.settings import resolve_device
 from anysize_training.distill.corpus import Corpus, load_corpus
 from anysize_training.distill.initialise import initial_bank
-from anysize_training.distill.recipe import Data, Recipe, Run, Student
+from anysize_training.distill.recipe import Data, Objective, Recipe, Run, Student
 from anysize_training.distill.teacher import find_teacher
 
 
@@ -44,7 +43,11 @@ class Workload:
         run = Run(steps=self.steps + 1, batch_size=self.rows, micro_batch_size=self.rows)
         data = Data(source="recipe:tiny.txt", sequence_length=self.sequence_length, packing="stream")
         student = Student.model_validate({"kind": self.kind, "rank": 32})
-        return Recipe(name="bench", teacher="builtin:smollm2-135m", student=student, data=data, run=run)
+        # Where a Trainer gets hidden states from transformers, the last one is after the norm.
+        objective = Objective(last_pair="after_norm")
+        return Recipe(
+            name="bench", teacher="builtin:smollm2-135m", student=student, data=data, objective=objective, run=run
+        )
 
     def load(self) -> tuple[Bank, Corpus]:
         """Teacher, untrained student, and rows; the text is short and repeats."""
@@ -53,7 +56,7 @@ class Workload:
         teacher = load_model(folder, dtype=torch.float32, device=resolve_device("auto"))
         bank = initial_bank(recipe.student, teacher, architecture_of(teacher.config, str(folder)), seed=0)
         private = cache_folder() / "tokens" / "bench"
-        corpus = load_corpus(recipe.data, load_tokenizer(folder), rows=self.rows, seed=0, private=Path(private))
+        corpus = load_corpus(recipe.data, load_tokenizer(folder), rows=self.rows, seed=0, private=private)
         return bank, corpus
 
 

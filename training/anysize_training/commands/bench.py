@@ -8,7 +8,13 @@ from anysize_training.bench.workload import Workload
 
 
 def bench_training(workload: Workload, *, rounds: int, as_json: bool) -> None:
-    """Run the training benchmark and print it."""
+    """Run the training benchmark and print it.
+
+    Args:
+        workload: what both contenders do.
+        rounds: how often each runs.
+        as_json: print one JSON object instead of a table.
+    """
     report = bench_throughput(workload, rounds=rounds)
     if as_json:
         print_json(report)

@@ -69,13 +69,13 @@ class HiddenStates(nn.Module):
         Returns:
             The hidden states after the final norm, `[B, L, D]`, and the aligned ones, each `[B, L, D]`.
         """
-        first = self._objective.embedding_pair
+        first = bool(self._wanted) and self._objective.embedding_pair
         with _recorded(self.layers, self._wanted, embedding=first) as states, _checkpointed(self.layers, self._active):
             output = self._architecture.backbone_of(self.model)(
                 input_ids=inputs_BL, position_ids=positions_BL, use_cache=False
             )
         hidden_BLD = output.last_hidden_state
-        if self._objective.last_pair == "after_norm":
+        if self._wanted and self._objective.last_pair == "after_norm":
             states[-1] = hidden_BLD
         return hidden_BLD, states
 

@@ -26,14 +26,16 @@ class Identity:
     """What makes a run this run and no other. Only with all of it the same can it be resumed.
 
     Attributes:
-        recipe: sha256 of all its values.
+        recipe: sha256 of the values that decide the outcome.
         text: sha256 of the token ids.
         teacher: fingerprint of the teacher's weights.
+        start: sha256 of the student that the run goes on from, where it does.
     """
 
     recipe: str
     text: str
     teacher: str
+    start: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,27 +67,31 @@ def save_checkpoint(
 
     Where the run is sharded, all processes give their parts, and the main one writes.
     """
-    weights, moments = {}, {}
+    weights: dict[str, Tensor] = {}
+    moments: dict[str, Tensor] = {}
     for name, parameter in trained.items():
-        weights[name] = whole(parameter.detach())
+        _gather(weights, name, parameter.detach(), keep=is_main)
         for key, value in optimizer.state[parameter].items():
-            moments[f"{name}|{key}"] = whole(torch.as_tensor(value))
+            _gather(moments, f"{name}|{key}", torch.as_tensor(value), keep=is_main)
     if not is_main:
         return
     with new_folder(folder / f"step-{progress.step:08d}", replace=True) as building:
-        for file, tensors in (("weights", weights), ("optimizer", moments)):
-            save_file(
-                {name: tensor.cpu().contiguous() for name, tensor in tensors.items()}, building / f"{file}.safetensors"
-            )
+        save_file(weights, building / "weights.safetensors")
+        save_file(moments, building / "optimizer.safetensors")
         (building / "progress.json").write_text(json.dumps(asdict(progress), indent=2) + "\n", encoding="utf-8")
     for old in _checkpoints(folder)[:-_KEPT]:
         shutil.rmtree(old)
 
 
-def clear_unfinished(folder: Path) -> None:
-    """Remove what a crash in the middle of a save has left."""
-    for left in folder.glob(".step-*"):
-        shutil.rmtree(left)
+def clear_unfinished(folder: Path, name: str) -> None:
+    """Put right what a crash has left in the middle of writing folders whose names begin with `name`."""
+    for left in folder.glob(f".{name}*"):
+        # What a save has moved aside is whole, and the newest there is if its heir never took its name.
+        target = folder / left.name.split(".")[1]
+        if left.suffix == ".old" and not target.exists():
+            left.rename(target)
+        else:
+            shutil.rmtree(left)
 
 
 def latest_checkpoint(folder: Path) -> Path | None:
@@ -140,6 +146,13 @@ def restore_moments(checkpoint: Path, trained: Mapping[str, nn.Parameter], optim
         state[parameter][field] = value.to(parameter.device) if value.dim() == 0 else like(value, parameter)
     for parameter, moments in state.items():
         optimizer.state[parameter] = moments
+
+
+def _gather(tensors: dict[str, Tensor], name: str, part: Tensor, *, keep: bool) -> None:
+    """Put one whole tensor on the CPU before the next is asked for: all of them together fit on no device."""
+    tensor = whole(part)
+    if keep:
+        tensors[name] = tensor.cpu().contiguous()
 
 
 def _load(path: Path) -> dict[str, Tensor]:

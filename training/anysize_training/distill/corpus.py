@@ -54,11 +54,13 @@ class Corpus:
         training: rows to train on.
         held_out: rows of other documents, or None where the recipe holds none out.
         sha256: of all token ids, in order.
+        source_sha256: of the file that they were made of, where it was one.
     """
 
     training: Sequences
     held_out: Sequences | None
     sha256: str
+    source_sha256: str | None = None
 
 
 def load_corpus(data: Data, tokenizer: Tokenizer, *, rows: int, seed: int, private: Path) -> Corpus:
@@ -80,7 +82,8 @@ def load_corpus(data: Data, tokenizer: Tokenizer, *, rows: int, seed: int, priva
         ArtifactError: the tokenised text is damaged.
     """
     separator = _separator_id(data, tokenizer)
-    identity = _identity(data)
+    source_sha256 = sha256_of(data.file) if data.file.is_file() else None
+    identity = _identity(data, source_sha256)
     key = {
         "source": identity,
         "slice": [data.subset, data.split, data.text_field, data.first_row, data.rows],
@@ -94,7 +97,7 @@ def load_corpus(data: Data, tokenizer: Tokenizer, *, rows: int, seed: int, priva
     folder = (private if identity is None or not _is_writable(shared) else shared) / name
     if not (folder / _SUMMARY).exists():
         _write(folder, data, tokenizer, separator, rows=rows, seed=seed)
-    return _open(folder, data)
+    return _open(folder, data, source_sha256)
 
 
 def _write(folder: Path, data: Data, tokenizer: Tokenizer, separator: int, *, rows: int, seed: int) -> None:
@@ -111,7 +114,7 @@ def _write(folder: Path, data: Data, tokenizer: Tokenizer, separator: int, *, ro
         (building / _SUMMARY).write_text(json.dumps(asdict(summary), indent=2) + "\n", encoding="utf-8")
 
 
-def _open(folder: Path, data: Data) -> Corpus:
+def _open(folder: Path, data: Data, source_sha256: str | None) -> Corpus:
     try:
         summary = Summary(**read_json(folder / _SUMMARY))
         if summary.tokens == 0:
@@ -134,7 +137,7 @@ def _open(folder: Path, data: Data) -> Corpus:
             f"{data.source} holds {summary.tokens} tokens, less than one row of {data.sequence_length + 1}"
             + (f" beside {data.held_out} held-out rows" if data.held_out else "")
         )
-    return Corpus(training, held_out if data.held_out else None, summary.sha256)
+    return Corpus(training, held_out if data.held_out else None, summary.sha256, source_sha256)
 
 
 class _Writer:
@@ -185,12 +188,10 @@ def _tokenised(documents: Iterable[str], tokenizer: Tokenizer) -> Iterator[list[
                 yield ids
 
 
-def _identity(data: Data) -> str | None:
+def _identity(data: Data, source_sha256: str | None) -> str | None:
     """What tells one text from another, where anything does."""
-    path = data.file
-    if path.is_file():
-        return sha256_of(path)
-    return f"{data.source}@{data.revision}" if data.revision and _COMMIT.fullmatch(data.revision) else None
+    pinned = data.revision and _COMMIT.fullmatch(data.revision)
+    return source_sha256 or (f"{data.source}@{data.revision}" if pinned else None)
 
 
 def _is_writable(folder: Path) -> bool:

@@ -65,6 +65,21 @@ def initial_bank(
     return Bank(architecture, blocks, teacher, made)
 
 
+def parent_manifest(choice: FromFamily) -> Manifest:
+    """The manifest of the family that a student starts from.
+
+    Raises:
+        SettingsError: there is no such folder.
+        ArtifactError: its manifest is damaged.
+    """
+    if not _folder(choice).is_dir():
+        raise SettingsError(
+            f"student.initialise.path {choice.path} is no folder: distil that family first, or name another with "
+            "--set student.initialise.path=FOLDER, where `builtin` is the one that ships"
+        )
+    return read_manifest(_folder(choice))
+
+
 def block_map(
     student: Student, teacher: PreTrainedModel, architecture: Architecture, calibration_NL: Tensor | None = None
 ) -> BlockMap:
@@ -140,12 +155,7 @@ def _widened(stored: PreTrainedModel, teacher: PreTrainedModel, wider: PreTraine
 
 
 def _manifest_of(choice: FromFamily, teacher: PreTrainedModel, architecture: Architecture) -> Manifest:
-    if not _folder(choice).is_dir():
-        raise SettingsError(
-            f"student.initialise.path {choice.path} is no folder: distil that family first, or name another with "
-            "--set student.initialise.path=FOLDER, where `builtin` is the one that ships"
-        )
-    manifest = read_manifest(_folder(choice))
+    manifest = parent_manifest(choice)
     ours = (architecture.model_type, len(architecture.layers_of(teacher)))
     theirs = (manifest.architecture, manifest.teacher_layers)
     if ours != theirs:

@@ -1,6 +1,7 @@
 """What a run writes down while it goes: JSON lines, and the same figures for TensorBoard."""
 
 import json
+import os
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -30,6 +31,12 @@ class Journal:
             rewritten.replace(folder / name)
             self._files[name] = (folder / name).open("a", encoding="utf-8")
         self._board = SummaryWriter(str(folder / "tensorboard"), purge_step=from_step)
+
+    def flush(self) -> None:
+        """Bring all lines to the disk, so that no checkpoint outlives the lines of its steps."""
+        for file in self._files.values():
+            file.flush()
+            os.fsync(file.fileno())
 
     def close(self) -> None:
         """Write down what is left."""

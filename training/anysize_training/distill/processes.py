@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from datetime import timedelta
 
 import torch
 import torch.distributed as dist
@@ -13,7 +14,11 @@ from torch.distributed.tensor import DTensor, distribute_tensor
 
 from anysize.errors import SettingsError
 from anysize_training.distill.alignment import HiddenStates
+from anysize_training.distill.allocator import keep_freed_memory
 from anysize_training.distill.recipe import Run
+
+# The others wait while the main process downloads a teacher or tokenises a corpus.
+_PATIENCE = timedelta(days=1)
 
 
 class Processes:
@@ -33,12 +38,14 @@ class Processes:
 
     def __init__(self, run: Run, device: torch.device) -> None:
         # Outside a launcher this joins nobody and only says so.
-        state = PartialState(cpu=device.type == "cpu")
+        state = PartialState(cpu=device.type == "cpu", timeout=_PATIENCE)
         self._state = state
         self.count: int = state.num_processes
         self.rank: int = state.process_index
         self.is_main: bool = state.is_main_process
         self.device: torch.device = device if self.count == 1 or state.device is None else state.device
+        if self.device.type == "cpu":
+            keep_freed_memory()
         self.is_sharded = run.parallel == "shard" and self.count > 1
         if run.batch_size % (run.micro_batch_size * self.count):
             raise SettingsError(
@@ -95,10 +102,6 @@ class Processes:
         """The main process goes first; the others find what it has made."""
         with self._state.main_process_first():
             yield
-
-    def wait(self) -> None:
-        """Wait until all processes are here."""
-        self._state.wait_for_everyone()
 
 
 def whole(tensor: Tensor) -> Tensor:

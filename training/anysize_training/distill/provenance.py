@@ -1,24 +1,56 @@
 """What a family says about how it was made: command, recipe, and hashes of all that took part."""
 
 import hashlib
+import json
+import re
 import shlex
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from importlib import resources
 from importlib.metadata import version
 from pathlib import Path
+from typing import Any
 
 from anysize.family.bank import Bank
 from anysize.family.files import sha256_of
 from anysize.family.manifest import DeltaStudent, FolderTeacher, FullStudent, Manifest, Provenance
-from anysize_training.distill.checkpoint import Progress
-from anysize_training.distill.recipe import FromFamily, Recipe
+from anysize_training.distill.checkpoint import Identity, Progress
+from anysize_training.distill.corpus import Corpus
+from anysize_training.distill.recipe import FromFamily, Recipe, Run
 from anysize_training.distill.teacher import TeacherSource
 
+# A path from the root, at the start of a word or of a value inside it.
+_ABSOLUTE = re.compile(r"(?:(?<=[=:,{\[\s\"'])|^)/[^,}\]\s\"']+")
 _PACKAGES = ("anysize", "torch", "transformers")
 
 
+def identity_of(recipe: Recipe, source: TeacherSource, corpus: Corpus, start: str | None) -> Identity:
+    """What must be the same for a run to be resumed.
+
+    Where text, teacher and first student lie does not count, since their hashes do; nor does what changes no weight.
+
+    Args:
+        recipe: of the run.
+        source: of the teacher.
+        corpus: the text.
+        start: sha256 of the student that the run goes on from, where it does.
+    """
+    values = recipe.model_dump(mode="json")
+    values["teacher"] = values["data"]["source"] = values["data"]["cache"] = None
+    values["student"]["initialise"].pop("path", None)
+    for name in ("device", "checkpoint_every", "evaluate_every"):
+        values["run"][name] = Run.model_fields[name].default
+    return Identity(_sha256_of(values), corpus.sha256, source.fingerprint, start)
+
+
 def manifest_of(
-    recipe: Recipe, bank: Bank, source: TeacherSource, progress: Progress, command: Sequence[str]
+    recipe: Recipe,
+    bank: Bank,
+    source: TeacherSource,
+    corpus: Corpus,
+    progress: Progress,
+    *,
+    command: Sequence[str],
+    code: str,
 ) -> Manifest:
     """The manifest of a run's family, still without files.
 
@@ -26,10 +58,12 @@ def manifest_of(
         recipe: of the run; folders of this machine are left out, since they mean nothing elsewhere.
         bank: what came out.
         source: of the teacher.
+        corpus: the text.
         progress: of the last step.
         command: the command line.
+        code: `code_sha256` as it was when the run, or its last session, began.
     """
-    text, student = recipe.data.file, recipe.student
+    text, student, public = recipe.data.file, recipe.student, _public(recipe, source).model_dump(mode="json")
     return Manifest(
         name=recipe.name,
         architecture=bank.architecture.model_type,
@@ -41,12 +75,13 @@ def manifest_of(
         files={},
         provenance=Provenance(
             command=shlex.join(_without_folders(command)),
-            recipe=_public(recipe, source).model_dump(mode="json"),
-            recipe_sha256=progress.identity.recipe,
+            recipe=public,
+            recipe_sha256=_sha256_of(public),
+            started_from_sha256=progress.identity.start,
             data=text.name if text.is_file() else recipe.data.source,
-            data_sha256=sha256_of(text) if text.is_file() else None,
-            tokens_sha256=progress.identity.text,
-            code_sha256=code_sha256(),
+            data_sha256=corpus.source_sha256,
+            tokens_sha256=corpus.sha256,
+            code_sha256=code,
             tokens=progress.tokens,
             seconds=progress.seconds,
             versions={name: version(name) for name in _PACKAGES},
@@ -80,12 +115,12 @@ def _public(recipe: Recipe, source: TeacherSource) -> Recipe:
 
 
 def _without_folders(command: Sequence[str]) -> list[str]:
-    shortened = []
-    for word in command:
-        key, equals, value = word.rpartition("=")
-        shortened.append(f"{key}{equals}{_shortened(value)}")
-    return shortened
+    return [_ABSOLUTE.sub(lambda path: Path(path[0]).name, word) for word in command]
 
 
 def _shortened(path: str) -> str:
     return Path(path).name if Path(path).is_absolute() else path
+
+
+def _sha256_of(values: Mapping[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()

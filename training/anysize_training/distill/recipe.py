@@ -7,10 +7,12 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 from anysize.family.order import OrderName
+from anysize.settings import DeviceName
 
 _SHIPPED = "recipe:"
 
 Fraction = Annotated[float, Field(ge=0.0, le=1.0)]
+Beta = Annotated[float, Field(ge=0.0, lt=1.0)]
 Positive = Annotated[float, Field(gt=0.0)]
 Weight = Annotated[float, Field(ge=0.0)]
 
@@ -174,7 +176,7 @@ class Optimizer(_Part):
     learning_rate: Positive = 3e-4
     final_learning_rate_ratio: Fraction = 0.0
     warmup_ratio: Fraction = 0.01
-    betas: tuple[Fraction, Fraction] = (0.9, 0.95)
+    betas: tuple[Beta, Beta] = (0.9, 0.95)
     epsilon: Positive = 1e-8
     weight_decay: Weight = 0.1
     max_grad_norm: Positive = 1.0
@@ -206,7 +208,7 @@ class Run(_Part):
     teacher_dtype: Literal["float32", "bfloat16"] = "float32"
     activation_checkpointing: bool = False
     parallel: Literal["replicate", "shard"] = "replicate"
-    device: str = "auto"
+    device: DeviceName = "auto"
     seed: int = Field(default=0, ge=0, lt=1 << 32)
 
     def model_post_init(self, _context: Any) -> None:

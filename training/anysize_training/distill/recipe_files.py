@@ -36,7 +36,10 @@ def load_recipe(name_or_file: str, overrides: list[str]) -> Recipe:
     if path.suffix in {".yaml", ".yml", ".json"}:
         if not path.is_file():
             raise SettingsError(f"recipe {path} does not exist")
-        text = path.read_text(encoding="utf-8")
+        try:
+            text = path.read_text(encoding="utf-8")
+        except (OSError, UnicodeDecodeError) as error:
+            raise SettingsError(f"cannot read recipe {path}: {error}") from error
     elif name_or_file in shipped_recipes():
         text = (resources.files("anysize_training") / "recipes" / f"{name_or_file}.yaml").read_text(encoding="utf-8")
     else:
@@ -64,7 +67,10 @@ def _override(values: Any, override: str) -> None:
         here = here.setdefault(parent, {}) if isinstance(here, dict) else None
     if not isinstance(here, dict):
         raise SettingsError(f"--set {override!r}: {key} is inside a value, not a section")
-    parsed = yaml.safe_load(value)
+    try:
+        parsed = yaml.safe_load(value)
+    except yaml.YAMLError as error:
+        raise SettingsError(f"--set {override!r}: the value is no YAML: {error}") from error
     # YAML 1.1 reads 1e-3 as text, because it wants a dot in a float.
     if isinstance(parsed, str):
         with suppress(ValueError):

@@ -30,11 +30,14 @@ class TrainStep:
         self._processes = processes
         self._positions = bank.blocks.student_layers
         architecture, objective = bank.architecture, recipe.objective
-        self._teacher = HiddenStates(architecture, bank.teacher, block_ends(bank.blocks), objective)
+        # Without the cosine term no hidden state but the last is wanted.
+        aligned = range(self._positions) if objective.cosine else ()
+        ends = block_ends(bank.blocks) if objective.cosine else ()
+        self._teacher = HiddenStates(architecture, bank.teacher, ends, objective)
         self._student = HiddenStates(
             architecture,
             bank.student,
-            range(self._positions),
+            aligned,
             objective,
             checkpointing=recipe.run.activation_checkpointing,
         )
@@ -100,10 +103,18 @@ class TrainStep:
         return torch.stack([cross_entropy, kl, cosine.detach()])
 
     def _refuse_infinite(self, step: int, parts: tuple[Tensor, ...], sums: list[list[float]]) -> None:
-        for part, values in zip(parts, sums, strict=True):
-            for name, value in zip(("cross entropy", "KL divergence", "cosine distance"), values, strict=True):
-                if not math.isfinite(value):
-                    raise DivergedError(
-                        f"step {step}: the {name} of rows {part.tolist()} is {value}; the weights before this step are "
-                        "untouched. Try a smaller learning rate, or look at these rows"
-                    )
+        where = _first_infinite(parts, sums)
+        # All processes stop together: one that went on would wait for the others for ever.
+        if self._processes.agree(where is not None):
+            raise DivergedError(
+                f"step {step}: {where or 'another process met a loss that is no number'}; look at these rows, or begin "
+                "again with a smaller learning rate. Checkpoints from before are untouched"
+            )
+
+
+def _first_infinite(parts: tuple[Tensor, ...], sums: list[list[float]]) -> str | None:
+    for part, values in zip(parts, sums, strict=True):
+        for name, value in zip(("cross entropy", "KL divergence", "cosine distance"), values, strict=True):
+            if not math.isfinite(value):
+                return f"the {name} of rows {part.tolist()} is {value}"
+    return None

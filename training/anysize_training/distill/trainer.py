@@ -1,6 +1,5 @@
 """The run: one loop over optimizer steps that distils the teacher into the student (paper, 2.2)."""
 
-import hashlib
 import math
 import time
 from dataclasses import asdict, replace
@@ -14,7 +13,6 @@ from anysize.family.bank import Bank
 from anysize_training.distill.checkpoint import (
     Identity,
     Progress,
-    clear_unfinished,
     latest_checkpoint,
     read_progress,
     restore_moments,
@@ -41,7 +39,7 @@ class Trainer:
         corpus: the training text.
         folder: where checkpoints and journals go.
         processes: that run it together.
-        teacher_fingerprint: of the teacher's weights.
+        identity: what this run is, for its checkpoints.
     """
 
     def __init__(
@@ -52,7 +50,7 @@ class Trainer:
         folder: Path,
         *,
         processes: Processes,
-        teacher_fingerprint: str,
+        identity: Identity,
     ) -> None:
         self.recipe = recipe
         self._folder = folder
@@ -75,7 +73,7 @@ class Trainer:
                 processes=processes,
                 bfloat16=recipe.run.dtype == "bfloat16",
             )
-        self._progress = Progress(Identity(recipe_sha256(recipe), corpus.sha256, teacher_fingerprint))
+        self._progress = Progress(identity)
 
     @property
     def checkpoints(self) -> Path:
@@ -108,7 +106,6 @@ class Trainer:
         run, processes = self.recipe.run, self._processes
         if processes.is_main:
             self._folder.mkdir(parents=True, exist_ok=True)
-            clear_unfinished(self.checkpoints)
         started_s, before_s = time.monotonic(), self._progress.seconds
         journal = Journal(self._folder, from_step=self._progress.step) if processes.is_main else None
         bar = tqdm(
@@ -136,9 +133,9 @@ class Trainer:
                         seconds=before_s + time.monotonic() - started_s,
                     )
                     if is_last or (step + 1) % run.checkpoint_every == 0:
-                        self._save()
-                if 0 < self._progress.step < run.steps:
-                    self._save()
+                        self._save(journal)
+                if self._progress.step < run.steps and self._progress.step % run.checkpoint_every:
+                    self._save(journal)
         finally:
             if journal is not None:
                 journal.close()
@@ -159,8 +156,8 @@ class Trainer:
         gradient_norm = whole(nn.utils.clip_grad_norm_(self._trained.values(), settings.max_grad_norm)).item()
         if not math.isfinite(gradient_norm):
             raise DivergedError(
-                f"step {step}: the norm of the gradient is {gradient_norm}, with a loss of {terms.total}; the weights "
-                "before this step are untouched. Try a smaller learning rate"
+                f"step {step}: the norm of the gradient is {gradient_norm}, with a loss of {terms.total}; begin again "
+                "with a smaller learning rate. Checkpoints from before are untouched"
             )
         for group in self._optimizer.param_groups:
             group["lr"] = learning_rate(settings, step, self.recipe.run.steps)
@@ -175,12 +172,9 @@ class Trainer:
         if journal is not None:
             journal.evaluation(step, asdict(evaluation))
 
-    def _save(self) -> None:
+    def _save(self, journal: Journal | None) -> None:
+        if journal is not None:
+            journal.flush()
         save_checkpoint(
             self.checkpoints, self._progress, self._trained, self._optimizer, is_main=self._processes.is_main
         )
-
-
-def recipe_sha256(recipe: Recipe) -> str:
-    """A hash of all values of a recipe."""
-    return hashlib.sha256(recipe.model_dump_json().encode()).hexdigest()

@@ -68,7 +68,6 @@ class Memory:
     """
 
     processes: int
-
     student_bytes: int
     gradients_bytes: int
     moments_bytes: int
