@@ -6,7 +6,7 @@ from collections.abc import Iterable
 import torch
 from torch import Tensor
 
-from anysize.engine.model import kv_bytes_of_token
+from anysize.engine.memory import layer_token_bytes
 from anysize.family.family import Family
 from anysize.family.variant import Owner, Variant
 
@@ -41,4 +41,4 @@ def step_bytes(family: Family, variants: Iterable[Variant], tokens: float) -> fl
     weights: dict[int, Tensor] = {id(weight): weight for module in modules for weight in module.parameters()}
     layers = sum(row.depth(bank.blocks) for row in rows)
     weight_bytes = sum(weight.numel() * weight.element_size() for weight in weights.values())
-    return weight_bytes + layers * tokens * kv_bytes_of_token(bank)
+    return weight_bytes + layers * tokens * layer_token_bytes(bank)

@@ -6,7 +6,8 @@ from dataclasses import dataclass
 
 import torch
 
-from anysize.engine.model import Model, Row, kv_bytes_of_token
+from anysize.engine.memory import token_bytes
+from anysize.engine.model import Model, Row
 from anysize.family.family import Family
 from anysize.family.variant import Variant
 
@@ -69,7 +70,7 @@ def prompts(family: Family, count: int, tokens: int) -> list[list[int]]:
 def model_for(family: Family, *, requests: int, tokens: int) -> Model:
     """A `Model` with room for so many requests of so many tokens on the largest size."""
     rounded = tokens + 64
-    return Model(family.bank, kv_bytes=requests * rounded * family.teacher.layers * kv_bytes_of_token(family.bank))
+    return Model(family.bank, kv_bytes=requests * rounded * token_bytes(family.bank))
 
 
 def by_engine(model: Model, work: Sequence[Work], answer_tokens: int) -> Answered:

@@ -25,10 +25,20 @@ def default_kv_bytes(bank: Bank, *, answers: int, context_tokens: int) -> int:
 
 def token_bytes(bank: Bank) -> int:
     """Bytes of the keys and values of one token on the largest size."""
+    return bank.blocks.teacher_layers * layer_token_bytes(bank)
+
+
+def layer_token_bytes(bank: Bank) -> int:
+    """Bytes of the keys and values of one token at one layer."""
+    heads, width = heads_and_width(bank)
+    return 2 * heads * width * next(bank.teacher.parameters()).element_size()
+
+
+def heads_and_width(bank: Bank) -> tuple[int, int]:
+    """How many heads keys and values have, and how wide each is."""
     config = bank.teacher.config
     heads = getattr(config, "num_key_value_heads", None) or config.num_attention_heads
-    width = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
-    return 2 * bank.blocks.teacher_layers * heads * width * next(bank.teacher.parameters()).element_size()
+    return heads, getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
 
 
 def free_bytes(device: torch.device, cgroup: Path = _CGROUP) -> int:

@@ -9,6 +9,7 @@ from collections import abc
 import torch
 from torch import Tensor
 
+from anysize.engine.memory import heads_and_width, layer_token_bytes
 from anysize.engine.pages import PagePool
 from anysize.engine.sequence import Row, Sequence
 from anysize.engine.sweep import Sweep
@@ -16,7 +17,7 @@ from anysize.errors import SettingsError
 from anysize.family.bank import Bank
 from anysize.family.variant import Variant
 
-__all__ = ["Model", "Row", "Sequence", "kv_bytes_of_token"]
+__all__ = ["Model", "Row", "Sequence"]
 
 
 class Model:
@@ -32,9 +33,9 @@ class Model:
     """
 
     def __init__(self, bank: Bank, *, kv_bytes: int, page_tokens: int = 16) -> None:
-        heads, width = _heads_and_width(bank)
+        heads, width = heads_and_width(bank)
         weight = next(bank.teacher.parameters())
-        page_bytes = page_tokens * kv_bytes_of_token(bank)
+        page_bytes = page_tokens * layer_token_bytes(bank)
         pages = kv_bytes // page_bytes
         least = bank.blocks.teacher_layers
         if pages < least:
@@ -120,15 +121,3 @@ class Model:
 
     def _pages_of_a_place(self, tokens: int) -> int:
         return -(-tokens // self._pool.page_tokens)
-
-
-def kv_bytes_of_token(bank: Bank) -> int:
-    """Bytes that the keys and values of one token take at one layer."""
-    heads, width = _heads_and_width(bank)
-    return 2 * heads * width * next(bank.teacher.parameters()).element_size()
-
-
-def _heads_and_width(bank: Bank) -> tuple[int, int]:
-    config = bank.teacher.config
-    heads = getattr(config, "num_key_value_heads", None) or config.num_attention_heads
-    return heads, getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
