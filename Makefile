@@ -38,11 +38,12 @@ format: $(VENV)/.dev
 	@$(BIN)/ruff format .
 	@$(BIN)/ruff check --fix .
 
-.PHONY: bench  ## Measure variant assembly and memory on this machine.
+.PHONY: bench  ## Measure assembly, memory and mixed sizes on this machine.
 bench: $(VENV)/.service
 	@$(BIN)/anysize fetch
 	@$(BIN)/anysize bench build
 	@$(BIN)/anysize bench memory
+	@$(BIN)/anysize bench mixed
 
 .PHONY: clean  ## Remove .venv and caches; fetched models stay in the user's cache.
 clean:
