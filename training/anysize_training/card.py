@@ -44,13 +44,14 @@ def _provenance(manifest: Manifest) -> list[str]:
     made = manifest.provenance
     if made is None:
         return []
+    code = " and code" if made.code_sha256 else ""
     versions = ", ".join(f"{name} {version}" for name, version in sorted(made.versions.items()))
     return [
         "## How it was made",
         f"```\n{made.command}\n```",
         *([_GOES_ON.format(made.started_from_sha256[:12])] if made.started_from_sha256 else []),
         f"{made.tokens:,} tokens of `{made.data}` in {made.seconds / 60:.0f} minutes, with {versions}. "
-        "`family.json` holds every value of the recipe and hashes of recipe, text, teacher and code.",
+        f"`family.json` holds every value of the recipe and hashes of recipe, text, teacher{code}.",
     ]
 
 
