@@ -3,6 +3,8 @@
 import threading
 import time
 from collections.abc import Iterator
+from concurrent.futures import Future
+from contextlib import contextmanager
 from functools import cache
 from typing import Any
 
@@ -12,7 +14,8 @@ from fakes import Gate, WatchedFamily, tiny_bank
 from models import HashModel, eventually, hashed_logits, running
 
 from anysize.engine.detokenizer import Detokenizer
-from anysize.engine.request import GenerationRequest, Piece, Sampling
+from anysize.engine.engine import Engine
+from anysize.engine.request import Completion, GenerationRequest, Piece, Sampling
 from anysize.engine.sampler import Sampler
 from anysize.errors import EngineError, OverloadedError, RequestError
 
@@ -51,6 +54,19 @@ def greedy(one: GenerationRequest) -> list[int]:
     while len(answer) < one.sampling.max_tokens:
         answer.append(int(hashed_logits(one.size.variant, [*one.prompt_ids, *answer]).argmax()))
     return answer
+
+
+@contextmanager
+def held_up(model: HashModel, **given: Any) -> Iterator[tuple[Engine, Gate, Future[Completion]]]:
+    """An engine of one slot, the gate that its first step stands at, and the future of who is in it."""
+    model.before_step = gate = Gate()
+    with running(family(), model, max_running_requests=1, **given) as engine:
+        runs = engine.submit(request(3))
+        gate.wait()
+        try:
+            yield engine, gate, runs
+        finally:
+            gate.open()
 
 
 def poison(stage: str, model: HashModel, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -209,11 +225,7 @@ def test_an_idle_engine_is_never_stuck(model: HashModel):
 
 
 def test_who_waits_too_long_is_told_when_to_try_again_and_holds_nobody_up(model: HashModel):
-    gate = Gate()
-    model.before_step = gate
-    with running(family(), model, max_running_requests=1, queue_timeout_s=0.1) as engine:
-        runs = engine.submit(request(3))
-        gate.wait()
+    with held_up(model, queue_timeout_s=0.1) as (engine, gate, runs):
         late = [engine.submit(request(first)) for first in (4, 5)]
         time.sleep(0.15)
         gate.open()
@@ -225,12 +237,22 @@ def test_who_waits_too_long_is_told_when_to_try_again_and_holds_nobody_up(model:
         assert engine.submit(request(6)).result(timeout=60).token_ids == greedy(request(6))
 
 
+def test_a_future_that_is_cancelled_while_its_step_is_planned_harms_nobody(model: HashModel):
+    with held_up(model) as (engine, gate, runs):
+        left = engine.submit(request(2))
+
+        def leave() -> None:
+            left.cancel()
+
+        model.on_reserve = leave
+        gate.open()
+        assert runs.result(timeout=60).token_ids == greedy(request(3))
+        assert engine.submit(request(5)).result(timeout=60).token_ids == greedy(request(5))
+        assert left.cancelled()
+
+
 def test_a_full_queue_is_known_before_there_is_a_request(model: HashModel):
-    gate = Gate()
-    model.before_step = gate
-    with running(family(), model, max_running_requests=1, max_queued_requests=1) as engine:
-        engine.submit(request(1))
-        gate.wait()
+    with held_up(model, max_queued_requests=1) as (engine, _, _):
         engine.check_room()
         waits = request(2)
         engine.submit(waits)
@@ -238,15 +260,10 @@ def test_a_full_queue_is_known_before_there_is_a_request(model: HashModel):
             engine.check_room()
         waits.cancelled.set()
         engine.check_room()  # who has left keeps nobody out
-        gate.open()
 
 
 def test_tokens_that_wait_are_bounded_too(model: HashModel):
-    gate = Gate()
-    model.before_step = gate
-    with running(family(), model, max_running_requests=1, max_queued_tokens=60) as engine:
-        engine.submit(request(1))
-        gate.wait()
+    with held_up(model, max_queued_tokens=60) as (engine, gate, _):
         first = engine.submit(request(2, prompt_tokens=20, max_tokens=21))  # 40 tokens
         with pytest.raises(OverloadedError, match="40 tokens"):
             engine.submit(request(3, prompt_tokens=20, max_tokens=2))

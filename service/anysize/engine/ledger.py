@@ -107,9 +107,7 @@ class Ledger:
         step = self._scheduler.plan()
         now_s = time.monotonic()
         for ticket in dict.fromkeys(share.run.job for share in step.shares):
-            if not ticket.claim():
-                ticket.request.cancelled.set()
-            elif ticket.started_s is None:
+            if ticket.claim() and ticket.started_s is None:
                 ticket.started_s = now_s
         lost = EngineError("the model failed to reserve memory for this request")
         endings = [ending for ticket in step.lost for ending in self._over(ticket, lost)]

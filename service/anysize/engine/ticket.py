@@ -33,7 +33,7 @@ class Ticket(Job):
     started_s: float | None = field(default=None, init=False)
     answers: dict[int, Answer] = field(default_factory=dict, init=False)
     is_over: bool = field(default=False, init=False)
-    _is_claimed: bool = field(default=False, init=False)
+    _is_claimed: bool | None = field(default=None, init=False)  # None before it is tried, which is once
 
     @property
     def is_unwanted(self) -> bool:
@@ -47,11 +47,9 @@ class Ticket(Job):
 
     def claim(self) -> bool:
         """Take the future, which cannot be cancelled from then on; False if that has already happened."""
-        if not self._is_claimed:
-            if not self.future.set_running_or_notify_cancel():
-                return False
-            self._is_claimed = True
-        return True
+        if self._is_claimed is None:
+            self._is_claimed = self.future.set_running_or_notify_cancel()
+        return self._is_claimed
 
     def end(self, outcome: Completion | AnysizeError) -> None:
         """End the future; called once, outside of any lock, because what waits for the future runs in here."""
