@@ -17,6 +17,7 @@ from transformers import (
     TopPLogitsWarper,
 )
 
+from anysize.engine import sampler as sampler_module
 from anysize.engine.request import Sampling
 from anysize.engine.sampler import Sampler, pick
 from anysize.errors import EngineError
@@ -222,6 +223,33 @@ def test_a_row_gets_the_same_picks_alone_and_among_any_neighbours(rows: list[dic
         assert together == [
             pick(logits_V[None], [sampler])[0] for logits_V, sampler in zip(logits_RV, alone, strict=True)
         ]
+
+
+@pytest.mark.parametrize("stage", ["uniform", "_reported"])
+def test_a_pick_that_failed_can_be_brought_again(monkeypatch: pytest.MonkeyPatch, stage: str):
+    options = [
+        {"temperature": 1.0, "top_p": 0.9},
+        {"temperature": 2.0},
+        {"repetition_penalty": 9.0, "logprobs": 1},
+        {"temperature": 1.0, "logprobs": 1, "seed": 4},
+    ]
+    rows, others = ([Sampler(sampling(**one), SEEN) for one in options] for _ in range(2))
+    failing = iter([False, False, True] if stage == "uniform" else [False, True])
+    owner = Sampler if stage == "uniform" else sampler_module
+    whole = getattr(owner, stage)
+
+    def fails_once(*given: Any) -> Any:
+        if next(failing, False):
+            raise MemoryError
+        return whole(*given)
+
+    logits_RV = random_logits(2000, seed=6).expand(len(rows), -1)
+    with monkeypatch.context() as patched:
+        patched.setattr(owner, stage, fails_once)
+        with pytest.raises(MemoryError):
+            pick(logits_RV, rows)
+        again = [pick(logits_RV, rows) for _ in range(4)]
+    assert again == [pick(logits_RV, others) for _ in range(4)]
 
 
 @pytest.mark.parametrize("penalty", [0.5, 1.5, 10.0])

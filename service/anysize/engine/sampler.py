@@ -35,6 +35,7 @@ class Sampler:
         self._seen = list(prompt_ids) if sampling.repetition_penalty != 1 else []
         self._seen_V: Tensor | None = None
         self._generator: torch.Generator | None = None
+        self._uniform: float | None = None
         if sampling.temperature > 0:
             # On the CPU whatever the model is on: the same seed means the same text on every device.
             self._generator = torch.Generator()
@@ -54,9 +55,11 @@ class Sampler:
         return self.sampling.repetition_penalty != 1
 
     def uniform(self) -> float:
-        """The next number of its own generator, at least 0 and below 1."""
+        """The number that its generator has for the next token, at least 0 and below 1; another once that is noted."""
         assert self._generator is not None
-        return float(torch.rand((), generator=self._generator, dtype=torch.float64))
+        if self._uniform is None:
+            self._uniform = float(torch.rand((), generator=self._generator, dtype=torch.float64))
+        return self._uniform
 
     def seen(self, logits_V: Tensor) -> Tensor:
         """Which tokens of the vocabulary have been seen: booleans [V] on the device of the logits."""
@@ -67,12 +70,13 @@ class Sampler:
 
     def note(self, token_id: int) -> None:
         """A token has been picked."""
+        self._uniform = None
         if self._seen_V is not None:
             self._seen_V[token_id] = True
 
 
 def pick(logits_RV: Tensor, samplers: Sequence[Sampler]) -> list[Pick]:
-    """The next token of each row.
+    """The next token of each row. If this raises, no sampler has moved, and the same rows can be brought again.
 
     Args:
         logits_RV: one row a sampler; not changed.
@@ -94,12 +98,13 @@ def pick(logits_RV: Tensor, samplers: Sequence[Sampler]) -> list[Pick]:
             draw = _draw_from_all if plain else _draw_from_kept
             for row, token in zip(rows, draw(shaped_RV[rows], [samplers[row] for row in rows]), strict=True):
                 tokens[row] = token
-    for sampler, token in zip(samplers, tokens, strict=True):
-        sampler.note(token)
-    return [
+    picks = [
         Pick(token) if sampler.sampling.logprobs is None else _reported(logits_V, token, sampler.sampling.logprobs)
         for logits_V, token, sampler in zip(logits_RV, tokens, samplers, strict=True)
     ]
+    for sampler, token in zip(samplers, tokens, strict=True):
+        sampler.note(token)
+    return picks
 
 
 def _penalised(logits_RV: Tensor, samplers: Sequence[Sampler]) -> Tensor:
