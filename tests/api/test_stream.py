@@ -113,7 +113,7 @@ def test_each_token_comes_as_it_is_picked(service: RunningService):
         def collect() -> None:
             with streaming(service, prompt=PROMPT, max_tokens=20, logprobs=0) as response:
                 for event in read(response):
-                    seen.append(event)  # noqa: PERF402 - one by one, as they come
+                    seen.append(event)  # noqa: PERF402  (one by one, as they come)
 
         reading = pool.submit(collect)
         for count in range(1, 6):

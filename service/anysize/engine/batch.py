@@ -66,7 +66,7 @@ class Batch:
             try:
                 rows.append(self._row(share))
                 able.append(share)
-            except Exception as error:  # noqa: BLE001
+            except Exception as error:  # noqa: BLE001  (whatever one request does must not end the others)
                 _blame(outcome, share.run, error)
         if not rows:
             return outcome
@@ -96,13 +96,14 @@ class Batch:
         for run, picked in zip(runs, _picked(runs, logits_RV), strict=True):
             ticket = run.job
             answer = ticket.answers[run.sample]
+            if isinstance(picked, Exception):
+                _blame(outcome, run, picked)
+                continue
             try:
-                if isinstance(picked, Exception):
-                    raise picked  # noqa: TRY301
                 answer.add(picked, now_s)
                 if ticket.on_piece is not None and not ticket.is_over and (piece := answer.news()) is not None:
                     ticket.on_piece(piece)
-            except Exception as error:  # noqa: BLE001
+            except Exception as error:  # noqa: BLE001  (whatever one request does must not end the others)
                 _blame(outcome, run, error)
                 continue
             if answer.is_over:
@@ -116,7 +117,7 @@ def _picked(runs: Sequence[Run[Ticket]], logits_RV: Tensor) -> list[Pick | Excep
     samplers = [run.job.answers[run.sample].sampler for run in runs]
     try:
         return list(pick(logits_RV, samplers))
-    except Exception as error:  # noqa: BLE001
+    except Exception as error:  # noqa: BLE001  (each row is tried by itself below, and fails alone)
         if len(runs) == 1:
             return [error]
     return [_picked([run], logits_V[None])[0] for run, logits_V in zip(runs, logits_RV, strict=True)]

@@ -80,7 +80,7 @@ def run_rows(model: StepModel, rows: Sequence[Row]) -> Stepped:
     told = [number for number, row in enumerate(rows) if row.wants_logits]
     try:
         return Stepped(told, model.step(rows), {})
-    except Exception as error:  # noqa: BLE001
+    except Exception as error:  # noqa: BLE001  (a model may raise anything; who made it fail is found out below)
         if len(rows) == 1:
             return Stepped([], torch.empty(0, 0), {0: _failure(error)})
         logger.warning("a step of %d rows failed (%s); running them one by one", len(rows), type(error).__name__)
