@@ -45,15 +45,14 @@ class StubSequence:
     pages: int
     token_ids: list[int] = field(default_factory=list)
     is_released: bool = False
-    state: Any = None
 
     @property
     def length(self) -> int:
         return len(self.token_ids)
 
 
-class StubModel:
-    """Page accounting and a step over remembered tokens; what the tokens lead to is up to subclasses.
+class HashModel:
+    """Page accounting, and a step over remembered tokens whose logits are a hash of all of them and of the variant.
 
     Args:
         pages: of 4 tokens; a variant with many patched positions takes no more than another.
@@ -106,17 +105,10 @@ class StubModel:
         return torch.stack(wanted) if wanted else torch.empty(0, VOCABULARY)
 
     def logits(self, sequence: StubSequence) -> Tensor:
-        raise NotImplementedError
+        return hashed_logits(sequence.variant, sequence.token_ids)
 
     def _pages(self, tokens: int) -> int:
         return -(-tokens // self.page_tokens)
-
-
-class HashModel(StubModel):
-    """The next token is a hash of everything the sequence has been given, and of its variant."""
-
-    def logits(self, sequence: StubSequence) -> Tensor:
-        return hashed_logits(sequence.variant, sequence.token_ids)
 
 
 def hashed_logits(variant: Variant, token_ids: Sequence[int]) -> Tensor:

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 from fakes import WatchedFamily, tiny_bank
-from models import HashModel, StubModel, eventually, hashed_logits, running
+from models import HashModel, eventually, hashed_logits, running
 
 from anysize.engine.request import Completion, GenerationRequest, Piece, Sampling
 from anysize.engine.sampler import Sampler, pick
@@ -118,8 +118,7 @@ def test_a_page_that_is_lost_ends_the_thread_once_nothing_runs(caplog: pytest.Lo
             super().release(sequence)
             self.free_pages -= 1
 
-    model: StubModel = Forgetful()
-    with running(family(), model) as engine:
+    with running(family(), Forgetful()) as engine:
         assert engine.submit(random_request(random.Random(0), 0)).result(timeout=30)
         eventually(lambda: not engine.state().alive)
     assert "KV pages" in caplog.text
