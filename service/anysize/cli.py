@@ -23,6 +23,11 @@ FamilyOption = Annotated[Path | None, typer.Option("--family", help="Family fold
 DeviceOption = Annotated[str | None, typer.Option(help="cpu, cuda, cuda:1 ...; auto takes a GPU where there is one.")]
 DTypeOption = Annotated[DType | None, typer.Option(help="Type of the weights in memory.")]
 SizeOption = Annotated[str, typer.Option("--size", help="A fraction of the teacher such as 0.7, or a variant id.")]
+PromptTokensOption = Annotated[int, typer.Option(min=1, max=4096, help="Tokens of each prompt.")]
+AnswerTokensOption = Annotated[int, typer.Option(min=2, max=4096, help="Tokens of each answer.")]
+MedianRoundsOption = Annotated[
+    int, typer.Option("--rounds", min=1, max=100, help="Rounds that count; the figures are medians.")
+]
 JsonOption = Annotated[bool, typer.Option("--json", help="One JSON object on standard output.")]
 
 
@@ -196,9 +201,9 @@ def bench_memory(family: FamilyOption = None, as_json: JsonOption = False) -> No
 def bench_mixed(
     requests: Annotated[int, typer.Option(min=1, max=256, help="Requests in the batch.")] = 16,
     sizes: Annotated[int, typer.Option(min=1, max=256, help="Sizes that they ask for.")] = 8,
-    prompt_tokens: Annotated[int, typer.Option(min=1, max=4096, help="Tokens of each prompt.")] = 32,
-    answer_tokens: Annotated[int, typer.Option(min=2, max=4096, help="Tokens of each answer.")] = 64,
-    rounds: Annotated[int, typer.Option(min=1, max=100, help="Rounds that count; the figures are medians.")] = 3,
+    prompt_tokens: PromptTokensOption = 32,
+    answer_tokens: AnswerTokensOption = 64,
+    rounds: MedianRoundsOption = 3,
     family: FamilyOption = None,
     as_json: JsonOption = False,
 ) -> None:
@@ -223,9 +228,9 @@ def bench_mixed(
 def bench_single(
     size: SizeOption = "teacher",
     batch: Annotated[list[int] | None, typer.Option(min=1, max=256, help="Requests at once; may be repeated.")] = None,
-    prompt_tokens: Annotated[int, typer.Option(min=1, max=4096, help="Tokens of each prompt.")] = 32,
-    answer_tokens: Annotated[int, typer.Option(min=2, max=4096, help="Tokens of each answer.")] = 64,
-    rounds: Annotated[int, typer.Option(min=1, max=100, help="Rounds that count; the figures are medians.")] = 3,
+    prompt_tokens: PromptTokensOption = 32,
+    answer_tokens: AnswerTokensOption = 64,
+    rounds: MedianRoundsOption = 3,
     family: FamilyOption = None,
     as_json: JsonOption = False,
 ) -> None:
