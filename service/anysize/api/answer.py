@@ -1,17 +1,15 @@
 """The JSON of an answer: whole, or in the events of a stream. Fields with a default are set only where asked for."""
 
 from functools import lru_cache
-from typing import Any, Literal, Self, cast
+from typing import Any, Self, cast
 
 from pydantic import BaseModel
 
-from anysize.engine.request import Choice, Completion, GenerationRequest, Pick, Piece, TokenLogprob
+from anysize.engine.request import Choice, Completion, FinishReason, GenerationRequest, Pick, Piece, TokenLogprob
 from anysize.family.pretrained import Tokenizer
 
 # Bounded, although a vocabulary is anyway.
 _MAX_REMEMBERED = 1 << 17
-
-FinishReason = Literal["stop", "length", "cancelled"]
 
 
 class TokenTexts:

@@ -11,6 +11,7 @@ from starlette.types import Receive, Scope, Send
 
 from anysize.api.answer import GenerateOut, PieceOut, TokenTexts
 from anysize.api.errors import error_out, error_response_of
+from anysize.api.leaving import cancelled_on_disconnect
 from anysize.engine.engine import Engine
 from anysize.engine.request import Completion, GenerationRequest
 from anysize.engine.stream import TextStream
@@ -62,14 +63,11 @@ class EventStream(Response):
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Send the events as they come."""
-        watching = asyncio.create_task(self._watch(receive))
         try:
-            await self._send_all(scope, receive, send)
+            async with cancelled_on_disconnect(receive, self._request):
+                await self._send_all(scope, receive, send)
         except TimeoutError:
             logger.info("request %s: the client took nothing for %g s", self._request.id, self._write_timeout_s)
-        finally:
-            self._request.cancelled.set()
-            watching.cancel()
 
     async def _send_all(self, scope: Scope, receive: Receive, send: Send) -> None:
         is_begun = False
@@ -98,11 +96,6 @@ class EventStream(Response):
         if isinstance(outcome, AnysizeError):
             return _event("error", error_out(outcome))
         return _event("done", GenerateOut.of(self._request, outcome, self._texts))
-
-    async def _watch(self, receive: Receive) -> None:
-        while (await receive())["type"] != "http.disconnect":
-            pass
-        self._request.cancelled.set()
 
     def _wake(self, _done: object = None) -> None:
         """From whichever thread has news."""

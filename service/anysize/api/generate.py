@@ -2,8 +2,6 @@
 
 import asyncio
 import uuid
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 from functools import partial
 from typing import Any
 
@@ -12,6 +10,7 @@ from starlette.concurrency import run_in_threadpool
 
 from anysize.api.answer import GenerateOut
 from anysize.api.events import EventStream
+from anysize.api.leaving import cancelled_on_disconnect
 from anysize.api.schemas import ErrorOut, GenerateIn
 from anysize.api.state import Service, ServiceState
 from anysize.engine.request import Completion, GenerationRequest
@@ -64,7 +63,7 @@ async def generate(body: GenerateIn, http: Request, service: Service) -> Generat
                 service.settings.write_timeout_s,
                 partial(_count, service, request),
             )
-        async with _cancelled_on_disconnect(http, request):
+        async with cancelled_on_disconnect(http.receive, request):
             completion = await asyncio.wrap_future(service.engine.submit(request))
     except AnysizeError as error:
         service.metrics.failed(error)
@@ -86,22 +85,3 @@ def _size(body: GenerateIn, service: ServiceState) -> Size:
     if body.budget is None:
         return service.family.teacher
     return choose(service.family.ladder, body.budget.parsed())
-
-
-@asynccontextmanager
-async def _cancelled_on_disconnect(http: Request, request: GenerationRequest) -> AsyncIterator[None]:
-    """Set the request's `cancelled` as soon as the client leaves, or whatever else ends the handler early."""
-
-    async def watch() -> None:
-        while (await http.receive())["type"] != "http.disconnect":
-            pass
-        request.cancelled.set()
-
-    watching = asyncio.create_task(watch())
-    try:
-        yield
-    except BaseException:
-        request.cancelled.set()
-        raise
-    finally:
-        watching.cancel()
