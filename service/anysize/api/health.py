@@ -17,7 +17,7 @@ async def health(service: Service, response: Response) -> HealthOut:
     status: Literal["ok", "stalled", "dead"] = "ok"
     if not state.alive and not state.draining:
         status = "dead"
-    elif state.step_age_s > service.settings.stall_s:
+    elif state.stuck:
         status = "stalled"
     response.status_code = 200 if status == "ok" else 503
     return HealthOut(status=status, waiting=state.waiting, running=state.running, step_age_s=round(state.step_age_s, 3))
@@ -27,6 +27,6 @@ async def health(service: Service, response: Response) -> HealthOut:
 async def ready(service: Service, response: Response) -> ReadyOut:
     """200 while new requests are taken, 503 once the service is stopping, and while the engine is dead or stuck."""
     state = service.engine.state()
-    is_ready = state.alive and not state.draining and state.step_age_s <= service.settings.stall_s
+    is_ready = state.alive and not state.draining and not state.stuck
     response.status_code = 200 if is_ready else 503
     return ReadyOut(ready=is_ready, family=service.family.name)

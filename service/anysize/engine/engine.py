@@ -38,6 +38,7 @@ class EngineState:
         running: requests that the model works on.
         alive: whether the model thread runs.
         step_age_s: time since the model last finished a step; 0 when it has nothing to do.
+        stuck: whether that is longer than a step may take.
         draining: whether new requests are refused for good, or are about to be.
     """
 
@@ -45,6 +46,7 @@ class EngineState:
     running: int
     alive: bool
     step_age_s: float
+    stuck: bool
     draining: bool
 
 
@@ -145,6 +147,7 @@ class Engine:
                 running=self._ledger.running,
                 alive=self._thread.is_alive() and not self._is_dead,
                 step_age_s=self._step_age_s(),
+                stuck=self._is_stuck(),
                 draining=self._is_draining or self._is_leaving,
             )
 
@@ -187,7 +190,7 @@ class Engine:
             raise EngineError("the model thread has died; the service must be started again")
         if self._is_draining:
             raise EngineError("the service is stopping and takes no new requests")
-        if self._step_age_s() > self._stall_s:
+        if self._is_stuck():
             raise EngineError("the model is stuck and takes no new requests")
 
     def _work(self) -> None:
@@ -237,7 +240,7 @@ class Engine:
         """End everything if a step does not come back: what waits for it would wait for ever."""
         while not self._done.wait(min(_MAX_WATCH_S, self._stall_s / 4)):
             with self._changed:
-                is_stuck = self._step_age_s() > self._stall_s
+                is_stuck = self._is_stuck()
             if is_stuck and self._end_all("the model is stuck"):
                 logger.critical("a step has taken longer than %g s", self._stall_s)
 
@@ -245,10 +248,11 @@ class Engine:
         """End every request with an error, from any thread; returns how many there were."""
         with self._changed:
             endings = self._ledger.end_all(EngineError(why))
-        for ticket, _ in endings:
-            ticket.request.cancelled.set()
         end(endings)
         return len(endings)
 
     def _step_age_s(self) -> float:
         return time.monotonic() - self._last_step_s if self._is_busy else 0.0
+
+    def _is_stuck(self) -> bool:
+        return self._step_age_s() > self._stall_s
