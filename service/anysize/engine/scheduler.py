@@ -152,7 +152,7 @@ class Scheduler(Generic[JobT]):
         """Whether nothing waits and nothing runs."""
         return not self._queue and not self._running
 
-    def has_room(self, tokens: int = 0) -> bool:
+    def has_room(self, tokens: int) -> bool:
         """Whether a job of so many tokens may wait now."""
         return (
             self.waiting_count < self._limits.max_queued_requests

@@ -3,11 +3,12 @@
 import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Protocol
 
 import torch
 from torch import Tensor
 
+from anysize.engine.scheduler import Pages
 from anysize.engine.sequence import Row
 from anysize.errors import EngineError
 from anysize.family.variant import Variant
@@ -20,7 +21,7 @@ _HARMLESS = 0
 _NO_MEMORY = ("not enough memory", "can't allocate memory")
 
 
-class StepModel(Protocol):
+class StepModel(Pages, Protocol):
     """What the engine asks of the model. `anysize.engine.model.Model` is one.
 
     A call of `step` that raises leaves every sequence as it was.
@@ -45,14 +46,6 @@ class StepModel(Protocol):
         """Whether so long a sequence could ever have its pages."""
         ...
 
-    def reserve(self, variant: Variant, tokens: int) -> Any | None:
-        """Pages for a sequence, or None if there are not enough now."""
-        ...
-
-    def release(self, sequence: Any) -> None:
-        """Give the pages of a sequence back."""
-        ...
-
     def step(self, rows: Sequence[Row]) -> Tensor:
         """Run rows; float32 logits [rows that want them, V], in the order of the rows."""
         ...
@@ -73,7 +66,6 @@ class Stepped:
     failed: dict[int, EngineError]
 
 
-@torch.inference_mode()
 def run_rows(model: StepModel, rows: Sequence[Row]) -> Stepped:
     """Run one step; rows that make the model fail get an error, and the others are run all the same."""
     lengths = [row.sequence.length for row in rows]
