@@ -20,7 +20,7 @@ class Sampling:
         top_k: keep this many of the likeliest tokens; 0 keeps all.
         min_p: keep tokens at least this share as likely as the likeliest; 0 keeps all.
         repetition_penalty: above 1 makes tokens that the prompt or the answer has already less likely; 1 does nothing.
-        seed: of this request alone; chance where None.
+        seed: of this request alone, below 2**63; chance where None.
         stop: texts that end the answer and are not part of it.
         logprobs: how many of the likeliest tokens to report beside each chosen one; None reports nothing.
     """

@@ -16,7 +16,6 @@ from anysize.errors import EngineError
 _MIN_TEMPERATURE = 1e-30
 # Sorting a whole vocabulary takes milliseconds; almost always the tokens that are kept are among so many.
 _CANDIDATES = 1024
-_MAX_SEED = 1 << 63
 # JSON has no minus infinity.
 _LEAST_LOGPROB = -9999.0
 
@@ -32,7 +31,7 @@ class Sampler:
 
     def __init__(self, sampling: Sampling, prompt_ids: Sequence[int] = (), sample: int = 0) -> None:
         self.sampling = sampling
-        self._seen = list(prompt_ids) if sampling.repetition_penalty != 1 else []
+        self._seen = list(prompt_ids) if self.penalises else []
         self._seen_V: Tensor | None = None
         self._generator: torch.Generator | None = None
         self._uniform: float | None = None
@@ -42,7 +41,7 @@ class Sampler:
             if sampling.seed is None:
                 self._generator.seed()
             else:
-                self._generator.manual_seed((sampling.seed + sample) % _MAX_SEED)
+                self._generator.manual_seed(sampling.seed + sample)
 
     @property
     def draws(self) -> bool:
