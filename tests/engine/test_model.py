@@ -12,6 +12,7 @@ from fakes import ARCHITECTURES, VOCABULARY, Kind, tiny_bank, tiny_config, tiny_
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
+from transformers import PreTrainedConfig
 from transformers.pytorch_utils import Conv1D
 
 from anysize.engine.model import Model, Row, Sequence
@@ -75,6 +76,14 @@ requests = st.builds(
 @cache
 def bank_of(architecture: str, kind: Kind, tied: bool = True) -> Bank:
     return tiny_bank(architecture, kind=kind, tied=tied, seed=5, **SHAPE)
+
+
+def bank_of_config(config: PreTrainedConfig) -> Bank:
+    """A teacher of three layers and a `delta` student of two."""
+    teacher = tiny_model(config, seed=1)
+    blocks = BlockMap((0, 2), 3)
+    adapter = architecture_of(config, "tiny")
+    return Bank(adapter, blocks, teacher, delta_student(teacher, adapter, blocks, rank=2))
 
 
 def serve(model: Model, asked: list[Asked]) -> None:
@@ -212,14 +221,32 @@ def test_rotation_that_depends_on_length_depends_on_the_rows_own(kind: str):
         "factor": 2.0,
         **(factors if kind == "longrope" else {}),
     }
-    teacher = tiny_model(config, seed=1)
-    blocks = BlockMap((0, 2), 3)
-    adapter = architecture_of(config, "tiny")
-    bank = Bank(adapter, blocks, teacher, delta_student(teacher, adapter, blocks, rank=2))
+    bank = bank_of_config(config)
     asked = [
         Asked((False, True), list(range(40, 40 + tokens)), arrives=arrives, chunk=30, answer_tokens=6)
         for tokens, arrives in ((26, 0), (3, 0), (13, 1), (5, 2))
     ]
+
+    serve(Model(bank, kv_bytes=1 << 17), asked)
+
+    for one in asked:
+        check(bank, one)
+
+
+@pytest.mark.parametrize(
+    ("architecture", "own"),
+    [
+        ("qwen2", {"layer_types": ["sliding_attention", "full_attention", "sliding_attention"]}),
+        ("gpt2", {"scale_attn_weights": False}),
+    ],
+    ids=["alternating windows", "unscaled"],
+)
+def test_attention_follows_what_a_config_says_of_it(architecture: str, own: dict[str, object]):
+    config = tiny_config(architecture, 3)
+    for name, value in own.items():
+        setattr(config, name, value)
+    bank = bank_of_config(config)
+    asked = [Asked((patched, True), list(range(40, 64)), 0, chunk, 6) for patched in (False, True) for chunk in (9, 24)]
 
     serve(Model(bank, kv_bytes=1 << 17), asked)
 

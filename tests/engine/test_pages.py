@@ -1,5 +1,8 @@
 """The pool of pages: exact accounts, disjoint holders, side by side where there is room."""
 
+from itertools import accumulate
+
+import pytest
 import torch
 from fakes import CPU
 from hypothesis import settings
@@ -13,6 +16,14 @@ PAGES = 24
 
 def pool_of(pages: int) -> PagePool:
     return PagePool(pages, page_tokens=4, heads=1, width=1, dtype=torch.float32, device=CPU)
+
+
+def fewest_pieces(free: set[int], pages: int) -> int:
+    """How many runs of free pages it takes to hold so many."""
+    starts = sorted(page for page in free if page - 1 not in free)
+    stops = sorted(page + 1 for page in free if page + 1 not in free)
+    lengths = sorted((stop - start for start, stop in zip(starts, stops, strict=True)), reverse=True)
+    return next(pieces for pieces, held in enumerate(accumulate(lengths), 1) if held >= pages)
 
 
 class Holders(RuleBasedStateMachine):
@@ -38,6 +49,7 @@ class Holders(RuleBasedStateMachine):
             assert len(taken) == pages
             assert free.issuperset(taken), "a page has two holders"
             assert (len(runs) == 1) == has_run, "in pieces although there was a run, or the reverse"
+            assert len(runs) == (1 if has_run else fewest_pieces(free, pages))
             self.held.append(runs)
 
     @precondition(lambda self: self.held)
@@ -72,3 +84,16 @@ def test_the_smallest_run_that_is_large_enough_is_taken():
     pool.give_back(first)
     pool.give_back(third)
     assert pool.take(2) == third
+
+
+@pytest.mark.parametrize("others", [(), (0, 2)], ids=["among pages that are held", "among pages that are free"])
+def test_a_page_that_comes_back_twice_is_seen(others: tuple[int, ...]):
+    pool = pool_of(12)
+    held = [pool.take(4) for _ in range(3)]
+    for number in (1, *others):
+        runs = held[number]
+        assert runs is not None
+        pool.give_back(runs)
+    assert held[1] is not None
+    with pytest.raises(AssertionError, match="twice"):
+        pool.give_back(held[1])

@@ -212,6 +212,22 @@ def test_a_drawn_token_is_the_one_that_transformers_processors_put_there(
     assert upto - float(probabilities_V[token]) - 1e-4 <= uniform <= upto + 1e-4
 
 
+@pytest.mark.parametrize("top_p", [0.3, 0.6, 0.99])
+def test_the_nucleus_is_a_share_of_all_tokens_however_many(top_p: float):
+    logits = random_logits(4000, seed=8)
+    sampler = Sampler(sampling(temperature=2.0, top_p=top_p))
+    sampler.uniform = lambda: 1 - 2**-53
+    options = {"repetition_penalty": 1, "temperature": 2.0, "top_k": 0, "top_p": top_p, "min_p": 0}
+    probabilities_V = transformers_probabilities(logits, options)
+    kept = probabilities_V.argsort(descending=True)[: int((probabilities_V > 0).sum())]
+    assert one(sampler, logits) in kept[-2:].tolist()  # the border may round to either side
+
+
+def test_tokens_as_likely_as_the_likeliest_pass_any_min_p():
+    sampler = Sampler(sampling(temperature=1.0, min_p=1.0))
+    assert {one(sampler, torch.tensor([2.0, 1.0, 2.0])) for _ in range(60)} == {0, 2}
+
+
 @given(st.lists(OPTIONS, min_size=2, max_size=6), st.integers(0, 9))
 @settings(max_examples=25)
 def test_a_row_gets_the_same_picks_alone_and_among_any_neighbours(rows: list[dict[str, Any]], seed: int):
@@ -290,10 +306,12 @@ def test_sample_k_of_a_seed_is_what_the_seed_plus_k_gives(sample: int):
     assert [one(first, logits) for _ in range(8)] == [one(second, logits) for _ in range(8)]
 
 
-@pytest.mark.parametrize("value", [math.nan, math.inf])
+@pytest.mark.parametrize(
+    "values", [(0.0, math.nan, 1.0), (0.0, math.inf, 1.0), (-math.inf, -math.inf)], ids=["nan", "infinity", "no token"]
+)
 @pytest.mark.parametrize("temperature", [0.0, 1.0])
-def test_logits_that_are_no_numbers_are_an_error(value: float, temperature: float):
-    logits = torch.tensor([0.0, value, 1.0])
+def test_logits_that_are_no_numbers_are_an_error(values: tuple[float, ...], temperature: float):
+    logits = torch.tensor(values)
     with pytest.raises(EngineError, match="no numbers"):
         one(Sampler(sampling(temperature=temperature)), logits)
 

@@ -4,6 +4,7 @@
 """
 
 import os
+from dataclasses import asdict, fields
 from typing import Any
 
 import pytest
@@ -15,6 +16,7 @@ from models import limits
 from anysize.engine.limits import Limits
 from anysize.engine.scheduler import Job, Run, Scheduler, Share
 from anysize.family.variant import Variant
+from anysize.settings import Settings as ServiceSettings
 
 VARIANT = Variant.student(2)
 PAGE_TOKENS = 4
@@ -25,14 +27,15 @@ class Pool:
 
     def __init__(self, pages: int) -> None:
         self.owners: list[object | None] = [None] * pages
-        self.fails = False
+        self.fails_at = -1  # which call of `reserve` from now on
 
     @property
     def free(self) -> int:
         return self.owners.count(None)
 
     def reserve(self, variant: Variant, tokens: int) -> list[int] | None:
-        if self.fails:
+        self.fails_at -= 1
+        if self.fails_at == 0:
             raise MemoryError
         count = -(-tokens // PAGE_TOKENS)
         if count > self.free:
@@ -274,16 +277,25 @@ def test_the_answers_to_one_request_start_as_there_are_slots_and_let_nobody_betw
     assert [(run.job, run.sample) for run in one.running] == [(several, 1), (several, 2)]
 
 
-def test_a_request_for_which_reserving_raises_is_lost_alone(caplog: pytest.LogCaptureFixture):
+@pytest.mark.parametrize("fails_at", [1, 2, 3], ids=["first answer", "second", "third"])
+def test_a_request_for_which_reserving_raises_is_lost_alone(fails_at: int, caplog: pytest.LogCaptureFixture):
     caplog.set_level("CRITICAL")
     pool = Pool(100)
     one = scheduler(pool)
     one.add(running := job())
     step(one)
-    one.add(unlucky := job(samples=2))
-    pool.fails = True
+    one.add(unlucky := job(samples=3))
+    pool.fails_at = fails_at
     lost = one.plan()
     assert (lost.lost, [share.run.job for share in lost.shares]) == ([unlucky], [running])
-    pool.fails = False
+    assert [run.job for run in one.running] == [running]
+    assert (one.waiting_tokens, pool.free) == (0, 98)
     one.add(next_one := job())
     assert [share.run.job for share in one.plan().shares] == [running, next_one]
+
+
+def test_limits_are_those_settings_that_have_their_names():
+    names = [field.name for field in fields(Limits)]
+    given = ServiceSettings.model_validate({name: 20 + place for place, name in enumerate(names)})
+
+    assert asdict(Limits.of(given)) == {name: getattr(given, name) for name in names}
