@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from concurrent.futures import Future
 from contextlib import contextmanager
 from functools import cache
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -13,6 +14,7 @@ import torch
 from fakes import Gate, WatchedFamily, tiny_bank
 from models import HashModel, eventually, hashed_logits, running
 
+from anysize.engine import ledger
 from anysize.engine.detokenizer import Detokenizer
 from anysize.engine.engine import Engine
 from anysize.engine.request import Completion, GenerationRequest, Piece, Sampling
@@ -182,14 +184,15 @@ def test_memory_that_runs_out_while_pages_are_reserved_fails_one_request(model: 
         assert answers == [greedy(one) for number, one in enumerate(requests) if number not in failed]
 
 
+@pytest.mark.parametrize("slots", [1, 3])
 @pytest.mark.parametrize("step", [1, 2, 11])
-def test_a_model_that_fails_on_whatever_it_is_given_ends_everyone_and_shows(model: HashModel, step: int):
+def test_a_model_that_fails_on_whatever_it_is_given_ends_everyone_and_shows(model: HashModel, step: int, slots: int):
     def fail(_rows: object) -> None:
         if model.steps >= step:
             raise RuntimeError("sticky")
 
     model.before_step = fail
-    with running(family(), model, max_running_requests=3) as engine:
+    with running(family(), model, max_running_requests=slots) as engine:
         futures = [engine.submit(request(first, max_tokens=30)) for first in range(100, 110)]
         assert all(isinstance(future.exception(timeout=60), EngineError) for future in futures)
         eventually(lambda: not engine.state().alive)
@@ -199,11 +202,46 @@ def test_a_model_that_fails_on_whatever_it_is_given_ends_everyone_and_shows(mode
         model.free_pages = model.total_pages
 
 
+def test_a_request_that_fails_while_it_holds_every_page_is_no_broken_model():
+    model = HashModel(pages=2)
+
+    def fail(rows: Any) -> None:
+        if any((*row.sequence.token_ids, *row.token_ids)[0] == POISON for row in rows):
+            raise RuntimeError
+
+    model.before_step = fail
+    with running(family(), model) as engine:
+        with pytest.raises(EngineError, match="RuntimeError"):
+            engine.submit(request(POISON)).result(timeout=60)  # both pages
+        assert engine.submit(request(5)).result(timeout=60).token_ids == greedy(request(5))
+
+
+def test_a_step_that_fails_half_way_costs_those_it_has_moved_their_answer_and_nobody_else(model: HashModel):
+    moved = 3
+
+    def fail(rows: Any) -> None:
+        nonlocal moved
+        if len(rows) == 8 and moved:
+            for row in rows[:moved]:
+                row.sequence.token_ids += row.token_ids
+            moved = 0
+            raise RuntimeError
+
+    model.before_step = fail
+    requests = [request(first) for first in range(100, 108)]
+    with running(family(), model) as engine:
+        futures = [engine.submit(one) for one in requests]
+        errors = [future.exception(timeout=60) for future in futures]
+        assert [isinstance(error, EngineError) for error in errors] == [True] * 3 + [False] * 5
+        assert [future.result().token_ids for future in futures[3:]] == [greedy(one) for one in requests[3:]]
+
+
 def test_a_step_that_does_not_come_back_ends_everyone_and_later_ones_are_served(model: HashModel):
     gate = Gate()
     model.before_step = gate
+    pieces: list[Piece] = []
     with running(family(), model, stall_s=0.1, max_running_requests=2) as engine:
-        futures = [engine.submit(request(first)) for first in range(100, 106)]
+        futures = [engine.submit(request(first, logprobs=0), pieces.append) for first in range(100, 106)]
         for future in futures:
             with pytest.raises(EngineError, match="stuck"):
                 future.result(timeout=60)
@@ -212,7 +250,7 @@ def test_a_step_that_does_not_come_back_ends_everyone_and_later_ones_are_served(
             engine.submit(request())
         gate.open()
         eventually(lambda: engine.state().running == 0)
-        assert model.steps == 1
+        assert (model.steps, pieces) == (1, [])  # what the step gave is nobody's any more
         assert engine.submit(request(5)).result(timeout=60).token_ids == greedy(request(5))
 
 
@@ -237,6 +275,26 @@ def test_who_waits_too_long_is_told_when_to_try_again_and_holds_nobody_up(model:
         assert engine.submit(request(6)).result(timeout=60).token_ids == greedy(request(6))
 
 
+def test_who_is_refused_is_told_of_as_many_turns_as_others_have_before(
+    model: HashModel, monkeypatch: pytest.MonkeyPatch
+):
+    began_s = time.monotonic()
+    fast = SimpleNamespace(monotonic=lambda: began_s + 1000 * (time.monotonic() - began_s))
+    monkeypatch.setattr(ledger, "time", fast)
+    with held_up(model, max_queued_requests=2) as (engine, gate, runs):
+        for first in (4, 5):
+            engine.submit(request(first))
+        time.sleep(0.02)  # 20 s by the engine's clock
+        for _ in range(4):
+            gate.let()
+            gate.wait()
+        assert runs.done()
+        engine.submit(request(6))  # the second who waits, beside one who runs
+        with pytest.raises(OverloadedError) as refusal:
+            engine.check_room()
+        assert refusal.value.retry_after_s >= 2 * 20
+
+
 def test_a_future_that_is_cancelled_while_its_step_is_planned_harms_nobody(model: HashModel):
     with held_up(model) as (engine, gate, runs):
         left = engine.submit(request(2))
@@ -249,6 +307,7 @@ def test_a_future_that_is_cancelled_while_its_step_is_planned_harms_nobody(model
         assert runs.result(timeout=60).token_ids == greedy(request(3))
         assert engine.submit(request(5)).result(timeout=60).token_ids == greedy(request(5))
         assert left.cancelled()
+        assert model.steps == 4 + 4  # none of them for who has left
 
 
 def test_a_full_queue_is_known_before_there_is_a_request(model: HashModel):
@@ -271,6 +330,7 @@ def test_tokens_that_wait_are_bounded_too(model: HashModel):
         gate.open()
         assert first.result(timeout=60)
         assert len(second.result(timeout=60).choices) == 2
+        assert engine.submit(request(5, prompt_tokens=60, max_tokens=1)).result(timeout=60)
         with pytest.raises(RequestError, match="61 tokens, more than the 60"):
             engine.submit(request(5, prompt_tokens=60, max_tokens=2))
 
