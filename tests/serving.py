@@ -1,5 +1,6 @@
 """The app under a real server, on a free port, for tests that speak HTTP."""
 
+import asyncio
 import socket
 import threading
 from collections.abc import Iterator
@@ -11,6 +12,7 @@ import httpx
 import uvicorn
 from fakes import WatchedFamily
 from models import KV_BYTES, WatchedModel, eventually
+from starlette.types import Message
 
 from anysize.api.app import create_app
 from anysize.api.state import ServiceState
@@ -64,6 +66,12 @@ def serving(family: WatchedFamily, *, kv_bytes: int = KV_BYTES, **settings: Any)
             server.should_exit = True
             thread.join(timeout=LIMIT_S)
             assert not thread.is_alive()
+
+
+async def silence() -> Message:
+    """What a client sends that stays and says nothing more."""
+    await asyncio.Event().wait()
+    raise AssertionError
 
 
 def http_request(body: bytes, *headers: str, path: str = "/generate", method: str = "POST") -> bytes:

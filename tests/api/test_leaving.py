@@ -1,16 +1,19 @@
 """Clients that leave, too many clients at once, and a service that stops."""
 
+import asyncio
 import threading
 from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import suppress
 
 import httpx
 import pytest
-from fakes import Gate
+from fakes import Gate, long_winded_family
 from models import eventually
-from serving import RunningService, http_request
+from serving import RunningService, http_request, silence
 
-from anysize.engine.request import GenerationRequest
+from anysize.api.leaving import cancelled_on_disconnect
+from anysize.engine.request import GenerationRequest, Sampling
 from anysize.engine.sequence import Row
 
 ASK = http_request(b'{"prompt": "abc", "max_tokens": 200}', "Content-Length: 36")
@@ -189,3 +192,20 @@ def test_stopping_the_engine_answers_those_who_wait_with_an_error(service: Runni
             assert one.result().json()["error"]["type"] == "engine_unavailable"
         gate.open()
         stopping.join()
+
+
+@pytest.mark.parametrize(
+    ("ended_by", "is_cancelled"), [(None, False), (RuntimeError("x"), True), (asyncio.CancelledError(), True)], ids=repr
+)
+def test_whatever_ends_a_handler_early_cancels_its_request(ended_by: BaseException | None, is_cancelled: bool):
+    family = long_winded_family()
+    request = GenerationRequest(id="x", prompt_ids=[9], size=family.teacher, sampling=Sampling(max_tokens=1))
+
+    async def handler() -> None:
+        async with cancelled_on_disconnect(silence, request):
+            if ended_by is not None:
+                raise ended_by
+
+    with suppress(RuntimeError, asyncio.CancelledError):
+        asyncio.run(handler())
+    assert request.cancelled.is_set() == is_cancelled

@@ -9,22 +9,25 @@ import os
 import random
 import time
 from collections.abc import Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, cast
 
 import httpx
 import pytest
 from fakes import Gate, long_winded_family
 from models import HashModel, eventually, running
-from serving import RunningService, http_request, serving
+from serving import RunningService, http_request, serving, silence
 from starlette.types import Message
 
 from anysize.api.answer import TokenTexts
 from anysize.api.events import EventStream
 from anysize.engine.engine import Engine
-from anysize.engine.request import Completion, GenerationRequest, Sampling
+from anysize.engine.request import Choice, Completion, GenerationRequest, Piece, Sampling, Timing
 from anysize.engine.sequence import Row
+from anysize.engine.stream import TextStream
+from anysize.engine.ticket import OnPiece
 
 PROMPT = "The sea is"
 Event = tuple[str, dict[str, Any]]
@@ -276,10 +279,6 @@ def test_a_client_that_takes_nothing_for_too_long_cancels_its_request():
     ended: list[object] = []
     sent: list[Message] = []
 
-    async def receive() -> Message:
-        await asyncio.Event().wait()
-        raise AssertionError
-
     async def send(message: Message) -> None:
         sent.append(message)
         if message["type"] == "http.response.body":
@@ -287,7 +286,7 @@ def test_a_client_that_takes_nothing_for_too_long_cancels_its_request():
 
     async def serve(engine: Engine) -> None:
         stream = EventStream(engine, request, TokenTexts(family.tokenizer), 0.05, ended.append)
-        await stream({"type": "http"}, receive, send)
+        await stream({"type": "http"}, silence, send)
 
     with running(family, model) as engine:
         asyncio.run(serve(engine))
@@ -296,6 +295,41 @@ def test_a_client_that_takes_nothing_for_too_long_cancels_its_request():
         assert isinstance(ended[0], Completion)
         assert ended[0].finish_reason == "cancelled"
     assert model.used_pages == 0
+
+
+def test_text_that_comes_with_the_end_is_sent_before_it(monkeypatch: pytest.MonkeyPatch):
+    family = long_winded_family()
+    request = GenerationRequest(id="x", prompt_ids=[9], size=family.teacher, sampling=Sampling(max_tokens=9))
+    future: Future[Completion] = Future()
+    timing = Timing(queue_ms=1, ttft_ms=2, tpot_ms=None, total_ms=3)
+    completion = Completion(choices=(Choice(text="ab", token_ids=[5], finish_reason="stop"),), timing=timing)
+    sent: list[Message] = []
+    take = TextStream.take
+
+    def take_just_before_the_end(stream: TextStream) -> list[Piece]:
+        pieces = take(stream)
+        if not future.done():
+            stream.push(Piece(0, "b"))
+            future.set_result(completion)
+        return pieces
+
+    def submit(_request: object, on_piece: OnPiece) -> "Future[Completion]":
+        on_piece(Piece(0, "a"))
+        return future
+
+    async def send(message: Message) -> None:
+        sent.append(message)
+
+    async def serve() -> None:
+        engine = cast(Engine, SimpleNamespace(submit=submit))
+        stream = EventStream(engine, request, TokenTexts(family.tokenizer), 30, lambda _: None)
+        await stream({"type": "http"}, silence, send)
+
+    monkeypatch.setattr(TextStream, "take", take_just_before_the_end)
+    asyncio.run(serve())
+
+    lines = b"".join(message.get("body", b"") for message in sent).decode().splitlines()
+    assert [line for line in lines if line.startswith("event")] == ["event: text", "event: text", "event: done"]
 
 
 ASKED = [

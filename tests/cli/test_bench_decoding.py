@@ -6,7 +6,8 @@ import pytest
 from fakes import byte_tokenizer, tiny_bank
 
 from anysize.bench.bandwidth import step_bytes
-from anysize.bench.decoding import Work, by_engine, by_engine_in_turn, by_transformers, model_for, prompts
+from anysize.bench.comparison import speeds, unlike
+from anysize.bench.decoding import Answered, Work, by_engine, by_engine_in_turn, by_transformers, model_for, prompts
 from anysize.bench.mixed import bench_mixed, spread_sizes
 from anysize.bench.single import bench_single
 from anysize.family.family import Family
@@ -59,6 +60,18 @@ def test_every_way_answers_each_request_and_counts_its_tokens():
         assert answered.decode_tokens == 4 * 3
         assert 0 < answered.decode_s < answered.total_s
     assert model.used_pages == 0
+
+
+def test_rates_are_medians_of_tokens_by_their_own_time():
+    rounds = [Answered([[1, 2, 3], [4, 5, 6]], total_s, total_s / 8, 4) for total_s in (2.0, 3.0, 100.0)]
+
+    assert speeds({"ours": rounds}) == {"ours_tokens_per_s": 2.0, "ours_decode_tokens_per_s": 4 / 0.375}
+
+
+def test_answers_that_differ_are_counted():
+    ours, theirs = (Answered([[1, 2], [3, 4], last], 1.0, 1.0, 3) for last in ([5, 6], [5, 7]))
+
+    assert (unlike(ours, ours), unlike(ours, theirs)) == (0, 1)
 
 
 @pytest.mark.parametrize(("count", "layers"), [(1, [8]), (2, [4, 8]), (99, None)])
