@@ -158,7 +158,9 @@ def _kept(values_SC: Tensor, logits_SV: Tensor, samplers: Sequence[Sampler]) -> 
     place_C = torch.arange(values_SC.shape[1], device=values_SC.device)
     weights_SC = _weights(values_SC, samplers).where(place_C < top_k_S1, 0)
     within_S = top_k_S1[:, 0] <= values_SC.shape[1]
-    total_S = torch.where(within_S, weights_SC.sum(dim=1), _weights(logits_SV, samplers).sum(dim=1))
+    total_S = weights_SC.sum(dim=1)
+    if not bool(within_S.all()):
+        total_S = total_S.where(within_S, _weights(logits_SV, samplers).sum(dim=1))
     before_SC = weights_SC.cumsum(dim=1) - weights_SC
     is_kept_SC = (before_SC < top_p_S1 * total_S[:, None]) & (weights_SC >= min_p_S1 * weights_SC[:, :1])
     is_kept_SC[:, 0] = True  # whatever top_p rounds to, one token stays
