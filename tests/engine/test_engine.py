@@ -229,6 +229,24 @@ def test_state_counts_what_waits_and_what_runs(family: WatchedFamily, start: Cal
     assert (engine.state().running, engine.state().step_age_s) == (0, 0.0)
 
 
+def test_the_age_of_a_step_counts_neither_idle_time_nor_the_steps_before(
+    family: WatchedFamily, start: Callable[..., Engine]
+):
+    gate = Gate()
+    family.before_step = gate
+    engine = start()
+    time.sleep(0.02)
+    began_s = time.monotonic()
+    future = engine.submit(request(family, max_tokens=3))
+    for _ in range(3):
+        gate.wait()
+        assert engine.state().step_age_s <= time.monotonic() - began_s
+        time.sleep(0.02)
+        began_s = time.monotonic()
+        gate.let()
+    assert future.result(timeout=30)
+
+
 def test_an_engine_that_has_not_started_is_not_alive(family: WatchedFamily):
     assert not Engine(family, WatchedModel(family), limits()).state().alive
 

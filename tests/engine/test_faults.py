@@ -232,7 +232,7 @@ def test_a_step_that_fails_half_way_costs_those_it_has_moved_their_answer_and_no
     with running(family(), model) as engine:
         futures = [engine.submit(one) for one in requests]
         errors = [future.exception(timeout=60) for future in futures]
-        assert [isinstance(error, EngineError) for error in errors] == [True] * 3 + [False] * 5
+        assert ["middle of a step" in str(error) for error in errors] == [True] * 3 + [False] * 5
         assert [future.result().token_ids for future in futures[3:]] == [greedy(one) for one in requests[3:]]
 
 
