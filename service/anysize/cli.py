@@ -22,6 +22,12 @@ app.add_typer(bench_app, name="bench")
 FamilyOption = Annotated[Path | None, typer.Option("--family", help="Family folder; the built-in one by default.")]
 DeviceOption = Annotated[str | None, typer.Option(help="cpu, cuda, cuda:1 ...; auto takes a GPU where there is one.")]
 DTypeOption = Annotated[DType | None, typer.Option(help="Type of the weights in memory.")]
+CompileOption = Annotated[
+    bool | None,
+    typer.Option(
+        "--compile/--no-compile", help="Kernels compiled for this machine, by default where a compiler is there."
+    ),
+]
 SizeOption = Annotated[str, typer.Option("--size", help="A fraction of the teacher such as 0.7, or a variant id.")]
 PromptTokensOption = Annotated[int, typer.Option(min=1, max=4096, help="Tokens of each prompt.")]
 AnswerTokensOption = Annotated[int, typer.Option(min=2, max=4096, help="Tokens of each answer.")]
@@ -63,6 +69,7 @@ def serve(
     device: DeviceOption = None,
     dtype: DTypeOption = None,
     threads: Annotated[int | None, typer.Option(help="Threads for torch on the CPU; 0 leaves it to torch.")] = None,
+    compile_kernels: CompileOption = None,
     max_queued_requests: Annotated[int | None, typer.Option(help="Requests that may wait (64).")] = None,
     drain_s: Annotated[float | None, typer.Option(help="Seconds to finish requests after SIGTERM (30).")] = None,
 ) -> None:
@@ -78,6 +85,7 @@ def serve(
             device=device,
             dtype=dtype,
             threads=threads,
+            compile=compile_kernels,
             max_queued_requests=max_queued_requests,
             drain_s=drain_s,
         )

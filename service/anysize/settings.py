@@ -32,6 +32,9 @@ class Settings(BaseSettings):
     """Type of the weights, and of keys and values, in memory."""
     threads: int = Field(default=0, ge=0, le=1024)
     """For torch on the CPU; 0 leaves the choice to torch."""
+    compile: bool | None = None
+    """Whether to use kernels compiled for this machine's processor, for float32 on a CPU: compiled at the first start,
+    in seconds, and kept in the cache folder. By default they are used where a C++ compiler is there."""
     kv_bytes: int = Field(default=0, ge=0, le=1 << 50)
     """Memory for keys and values; 0 takes a quarter of what is free once the weights are loaded (of the container's
     limit where there is one, of the GPU's memory on a GPU), but no more than `max_running_requests` answers of the

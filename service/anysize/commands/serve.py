@@ -15,6 +15,7 @@ import uvicorn
 
 from anysize.api.app import create_app
 from anysize.engine.engine import Engine
+from anysize.engine.kernels.kernels import Kernels
 from anysize.engine.memory import default_kv_bytes
 from anysize.engine.model import Model
 from anysize.errors import SettingsError
@@ -37,7 +38,31 @@ def load_family(settings: Settings) -> Family:
     return Family.load(settings.family, dtype=dtype, device=device)
 
 
-def load_model(settings: Settings, family: Family) -> Model:
+def load_kernels(settings: Settings, say: Callable[[str], None]) -> Kernels | None:
+    """Compiled kernels, where the settings want them and they are of use.
+
+    Args:
+        settings: of the service.
+        say: told in one line what is being done.
+
+    Raises:
+        SettingsError: they are asked for by name and cannot be had.
+    """
+    is_of_use = settings.torch_device().type == "cpu" and settings.torch_dtype() is torch.float32
+    if settings.compile and not is_of_use:
+        raise SettingsError("compiled kernels are for float32 on a CPU; leave out --compile")
+    if settings.compile is False or not is_of_use:
+        return None
+    try:
+        return Kernels.compiled(say)
+    except SettingsError as error:
+        if settings.compile:
+            raise
+        say(f"running without compiled kernels: {error}")
+        return None
+
+
+def load_model(settings: Settings, family: Family, kernels: Kernels | None) -> Model:
     """The family's weights made runnable, with memory for keys and values.
 
     Raises:
@@ -46,7 +71,7 @@ def load_model(settings: Settings, family: Family) -> Model:
     kv_bytes = settings.kv_bytes or default_kv_bytes(
         family.bank, answers=settings.max_running_requests, context_tokens=family.context_tokens
     )
-    return Model(family.bank, kv_bytes=kv_bytes)
+    return Model(family.bank, kv_bytes=kv_bytes, kernels=kernels)
 
 
 def run_server(settings: Settings, *, say: Callable[[str], None]) -> None:
@@ -62,6 +87,7 @@ def run_server(settings: Settings, *, say: Callable[[str], None]) -> None:
     # Before the weights, which take far longer to load than a taken port takes to find.
     with _listener(settings.host, settings.port) as listener:
         say("checking and loading the weights")
+        kernels = load_kernels(settings, say)
         family = load_family(settings)
         smallest, largest = family.ladder[0], family.ladder[-1]
         say(
@@ -71,7 +97,7 @@ def run_server(settings: Settings, *, say: Callable[[str], None]) -> None:
         host, port = (f"[{settings.host}]" if ":" in settings.host else settings.host), listener.getsockname()[1]
         say(f"serving on http://{host}:{port} (GET /variants lists the sizes, /docs describes the API)")
         logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
-        app = create_app(settings, family, load_model(settings, family))
+        app = create_app(settings, family, load_model(settings, family, kernels))
         config = uvicorn.Config(
             app,
             log_level="warning",

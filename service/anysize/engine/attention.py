@@ -60,23 +60,47 @@ def paged_attention(
     """
     kv.pool.write(kv.slots_T, key[0].transpose(0, 1), value[0].transpose(0, 1))
     query_THD = query[0].transpose(0, 1)
-    mixed: list[Tensor] = []
+    kernels = kv.kernels if len(kv.single_R4) else None
+    if kernels is not None and not kernels.can_attend(query.shape[1] // key.shape[1], query.shape[3]):
+        kernels = None
+    if kernels is not None:
+        out_THD = kernels.attend(
+            _within(kv.single_R4, sliding_window),
+            query_THD.contiguous(),
+            kv.pool.keys_SGD,
+            kv.pool.values_SGD,
+            kv.pool.page_tokens,
+            scaling,
+        )
+    else:
+        out_THD = torch.empty_like(query_THD)
     start = 0
     for sequence, place, tokens in kv.rows:
-        query_NHD = query_THD[start : start + tokens]
+        here = slice(start, start + tokens)
         start += tokens
+        if kernels is not None and tokens == 1:
+            continue
         stop = sequence.length + tokens
         first = 0 if sliding_window is None else max(0, sequence.length + 1 - sliding_window)
         keys_1GLD, values_1GLD = sequence.read(place, first, stop)
         if tokens == 1:
-            mixed.append(_one_token(query_NHD, keys_1GLD, values_1GLD, scaling))
+            out_THD[here] = _one_token(query_THD[here], keys_1GLD, values_1GLD, scaling)
         else:
             mask_NL = _mask(kv.masks, tokens, stop - first, sliding_window, query.device)
-            mixed.append(_many_tokens(query_NHD, keys_1GLD, values_1GLD, mask_NL, scaling))
-    return torch.cat(mixed)[None], None
+            out_THD[here] = _many_tokens(query_THD[here], keys_1GLD, values_1GLD, mask_NL, scaling)
+    return out_THD[None], None
 
 
 ALL_ATTENTION_FUNCTIONS.register(NAME, paged_attention)
+
+
+def _within(single_R4: Tensor, window: int | None) -> Tensor:
+    """The rows with the first token that they see under a sliding window."""
+    if window is None:
+        return single_R4
+    rows_R4 = single_R4.clone()
+    rows_R4[:, 2] = (rows_R4[:, 3] - window).clamp_(min=0)
+    return rows_R4
 
 
 def _one_token(query_1HD: Tensor, keys_1GLD: Tensor, values_1GLD: Tensor, scaling: float) -> Tensor:

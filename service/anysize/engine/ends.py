@@ -7,7 +7,7 @@ A row's embedding is that of the owner of its first layer, its norm and head tho
 from collections import abc
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from anysize.engine.sequence import Row
 from anysize.family.assembly import view
@@ -20,18 +20,20 @@ class Ends:
 
     Args:
         bank: the weights.
+        tune: makes views faster.
     """
 
-    def __init__(self, bank: Bank) -> None:
+    def __init__(self, bank: Bank, tune: abc.Callable[[nn.Module], nn.Module]) -> None:
         architecture = bank.architecture
         models = {owner: bank.model(owner) for owner in Owner}
         self._embeddings = {
             owner: [view(module) for module in architecture.embeddings_of(model).values()]
             for owner, model in models.items()
         }
-        self._norms = {owner: view(architecture.norm_of(model)) for owner, model in models.items()}
-        self._heads = {owner: view(architecture.head_of(model)) for owner, model in models.items()}
-        student, teacher = (self._heads[owner]._parameters for owner in (Owner.STUDENT, Owner.TEACHER))
+        self._norms = {owner: tune(view(architecture.norm_of(model))) for owner, model in models.items()}
+        heads = {owner: architecture.head_of(model) for owner, model in models.items()}
+        self._heads = {owner: tune(view(head)) for owner, head in heads.items()}
+        student, teacher = (heads[owner]._parameters for owner in (Owner.STUDENT, Owner.TEACHER))
         self._share_head = all(student[name] is teacher[name] for name in teacher)
         self._vocabulary = bank.teacher.config.vocab_size
 

@@ -9,7 +9,6 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from anysize.family.assembly import view
 from anysize.family.bank import Bank
@@ -38,8 +37,8 @@ class MixedLinear(nn.Module):
     def __init__(self, delta: DeltaLinear, border: Border) -> None:
         super().__init__()
         self.base = view(delta.base)
-        self.down = delta.down
-        self.up = delta.up
+        self.down = _linear(delta.down)
+        self.up = _linear(delta.up)
         self._border = border
 
     def forward(self, x: Tensor) -> Tensor:
@@ -47,8 +46,7 @@ class MixedLinear(nn.Module):
         out = self.base(x)
         students = self._border.students
         if students:
-            out_SO = out[0, :students]
-            out_SO.addmm_(F.linear(x[0, :students], self.down), self.up.T)
+            out[0, :students] += self.up(self.down(x[0, :students]))
         return out
 
 
@@ -98,3 +96,9 @@ def mixed(student: nn.Module, teacher: nn.Module, border: Border) -> nn.Module:
     for name, child in student.named_children():
         seen._modules[name] = mixed(child, teacher.get_submodule(name), border)
     return seen
+
+
+def _linear(weight_OI: nn.Parameter) -> nn.Linear:
+    linear = nn.Linear(*reversed(weight_OI.shape), bias=False, device="meta")
+    linear.weight = weight_OI
+    return linear

@@ -9,6 +9,7 @@ from collections import abc
 import torch
 from torch import Tensor
 
+from anysize.engine.kernels.kernels import Kernels
 from anysize.engine.memory import heads_and_width, layer_token_bytes
 from anysize.engine.pages import PagePool
 from anysize.engine.sequence import Row, Sequence
@@ -27,12 +28,13 @@ class Model:
         bank: the weights; nothing in it is changed.
         kv_bytes: bounds the memory of keys and values. It is asked of the system at once and touched as pages fill.
         page_tokens: tokens a page holds.
+        kernels: compiled ones, where they are to be used; float32 on the CPU alone.
 
     Raises:
         SettingsError: `kv_bytes` is less than one token at every layer of the teacher needs.
     """
 
-    def __init__(self, bank: Bank, *, kv_bytes: int, page_tokens: int = 16) -> None:
+    def __init__(self, bank: Bank, *, kv_bytes: int, page_tokens: int = 16, kernels: Kernels | None = None) -> None:
         heads, width = heads_and_width(bank)
         weight = next(bank.teacher.parameters())
         page_bytes = page_tokens * layer_token_bytes(bank)
@@ -47,7 +49,7 @@ class Model:
         self._pool = PagePool(
             pages, page_tokens=page_tokens, heads=heads, width=width, dtype=weight.dtype, device=weight.device
         )
-        self._sweep = Sweep(bank)
+        self._sweep = Sweep(bank, kernels)
 
     @property
     def total_pages(self) -> int:

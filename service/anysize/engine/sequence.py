@@ -41,6 +41,10 @@ class Sequence:
         """Where the tokens from `start` to before `stop` are stored: one tensor of slots a place."""
         return self._slots(self._pages_KP, start, stop).unbind()
 
+    def address(self, place: int) -> int:
+        """Where in memory the numbers of its pages at one place are, int64, for compiled kernels."""
+        return self._pages_KP.data_ptr() + place * self._pages_KP.stride(0) * self._pages_KP.element_size()
+
     def read(self, place: int, start: int, stop: int) -> tuple[Tensor, Tensor]:
         """Keys and values of the tokens from `start` to before `stop` at one place, each [1, G, stop - start, D].
 

@@ -9,11 +9,13 @@ from torch import Tensor, nn
 
 from anysize.engine.attention import NAME
 from anysize.engine.ends import Ends
+from anysize.engine.kernels.kernels import Kernels
 from anysize.engine.mixed import Border, is_delta, mixed
 from anysize.engine.packing import packed_kvs
 from anysize.engine.pages import PagePool
 from anysize.engine.plan import Plan, plan_step
 from anysize.engine.sequence import Row
+from anysize.engine.tuning import tuned
 from anysize.family.assembly import view
 from anysize.family.bank import Bank
 from anysize.family.variant import LayerRef, Owner
@@ -32,14 +34,18 @@ class Sweep:
 
     Args:
         bank: the weights.
+        kernels: compiled ones, where they are to be used.
     """
 
-    def __init__(self, bank: Bank) -> None:
-        self._device = next(bank.teacher.parameters()).device
+    def __init__(self, bank: Bank, kernels: Kernels | None = None) -> None:
+        weight = next(bank.teacher.parameters())
+        self._device = weight.device
+        self._kernels = kernels
+        self._can_be_tuned = weight.device.type == "cpu" and weight.dtype is torch.float32
         self._border = Border()
         self._shares_base = is_delta(bank)
         self._layers = self._views(bank)
-        self._ends = Ends(bank)
+        self._ends = Ends(bank, self._tuned)
         rotary = getattr(bank.architecture.backbone_of(bank.teacher), "rotary_emb", None)
         self._rotary = copy.deepcopy(rotary)  # small, and some kinds write to their buffers
         self._plan = lru_cache(maxsize=_REMEMBERED_PLANS)(
@@ -61,7 +67,7 @@ class Sweep:
         positions_1T = torch.tensor([_positions(packed)], device=self._device)
         hidden_1TD = self._ends.embed(packed, positions_1T)
         rotation = self._rotation(packed, hidden_1TD, positions_1T)
-        kvs = packed_kvs(plan, rows, pool)
+        kvs = packed_kvs(plan, rows, pool, self._kernels)
         for position in plan.positions:
             if position.order is not None:
                 order_T = torch.tensor(position.order, device=self._device)
@@ -94,7 +100,10 @@ class Sweep:
             for position, kept in enumerate(bank.blocks.kept):
                 ref = LayerRef(Owner.TEACHER, kept)
                 layers[ref] = mixed(bank.layer(LayerRef(Owner.STUDENT, position)), layers[ref], self._border)
-        return {ref: view(layer, config) for ref, layer in layers.items()}
+        return {ref: self._tuned(view(layer, config)) for ref, layer in layers.items()}
+
+    def _tuned(self, seen: nn.Module) -> nn.Module:
+        return tuned(seen, self._kernels) if self._can_be_tuned else seen
 
     def _rotation(self, packed: abc.Sequence[Row], hidden_1TD: Tensor, positions_1T: Tensor) -> Rotation | None:
         """Cosines and sines for the tokens, as layers take them; None where positions are learned."""

@@ -1,0 +1,1 @@
+"""Compiled kernels for steps of few tokens on a CPU."""

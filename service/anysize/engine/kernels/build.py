@@ -1,0 +1,85 @@
+"""Compiling the kernels for this machine, once: the shared library is kept in the cache folder."""
+
+import hashlib
+import os
+import shlex
+import shutil
+import subprocess
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+
+from anysize.errors import SettingsError
+from anysize.family.fetch import cache_folder
+
+_SOURCE = Path(__file__).with_name("kernels.cpp")
+_OPTIONS = ("-std=c++17", "-O3", "-march=native", "-fPIC")
+_LIMIT_S = 300
+
+
+def build(say: Callable[[str], None]) -> Path:
+    """The shared library for this machine, compiled if no earlier call has done so.
+
+    Args:
+        say: told in one line what is being done, where it takes time.
+
+    Raises:
+        SettingsError: there is no C++ compiler that can do it.
+    """
+    compiler = _compiler()
+    library = cache_folder() / "kernels" / f"kernels-{_fingerprint(compiler)}.so"
+    if not library.exists():
+        say(f"compiling kernels for this machine with {compiler[0]}, once")
+        library.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=library.parent) as folder:
+            built = Path(folder) / "kernels.so"
+            _run([*compiler, *_OPTIONS, "-fopenmp", "-c", str(_SOURCE), "-o", f"{built}.o"])
+            _run([*compiler, "-shared", f"{built}.o", "-o", str(built), *_openmp()])
+            built.replace(library)
+    return library
+
+
+def _compiler() -> list[str]:
+    named = shlex.split(os.environ.get("CXX", ""))
+    for command in [named] if named else [["c++"], ["g++"], ["clang++"]]:
+        if shutil.which(command[0]):
+            return command
+    raise SettingsError(
+        f"there is no C++ compiler (looked for {named[0] if named else 'c++, g++ and clang++'}); install one (on "
+        "Debian and Ubuntu: apt install g++) or name it in CXX"
+    )
+
+
+def _fingerprint(compiler: list[str]) -> str:
+    """Of all that the library depends on: the source, the compiler, what this processor can do, and torch's OpenMP."""
+    macros = _run([*compiler, *_OPTIONS, "-dM", "-E", "-x", "c++", os.devnull])
+    parts = (_SOURCE.read_bytes(), macros, *(part.encode() for part in (*compiler, *_OPTIONS, *_openmp())))
+    return hashlib.sha256(b"\0".join(parts)).hexdigest()[:16]
+
+
+def _openmp() -> list[str]:
+    """The OpenMP library of torch, where it brings one: a second one would have threads of its own beside torch's."""
+    folders = (Path(torch.__file__).parent / "lib", Path(torch.__file__).parent.parent / "torch.libs")
+    found = [
+        file
+        for folder in folders
+        for kind in ("gomp", "omp", "iomp")
+        for file in sorted(folder.glob(f"lib{kind}[-.5]*"))
+    ]
+    return [str(found[0])] if found else ["-fopenmp"]
+
+
+def _run(command: list[str]) -> bytes:
+    try:
+        done = subprocess.run(command, capture_output=True, check=True, timeout=_LIMIT_S)  # noqa: S603
+    except subprocess.CalledProcessError as error:
+        lines = error.stderr.decode(errors="replace").strip().splitlines()
+        raise SettingsError(
+            f"{command[0]} cannot compile the kernels: {lines[0] if lines else 'it failed'}; it must know C++17 and "
+            "OpenMP. Name another compiler in CXX"
+        ) from error
+    except (OSError, subprocess.TimeoutExpired) as error:
+        raise SettingsError(f"{command[0]} cannot compile the kernels: {error}") from error
+    return done.stdout

@@ -1,0 +1,151 @@
+"""The compiled kernels, called with torch's tensors."""
+
+import ctypes
+from collections.abc import Callable, Sequence
+from ctypes import POINTER, Structure, c_float, c_int, c_int64, c_void_p
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from anysize.engine.kernels.build import build
+from anysize.errors import SettingsError
+
+# What a head may look like; larger ones are left to torch.
+_LANES, _MAX_WIDTH, _MAX_GROUP = 8, 256, 16
+
+
+class _Map(Structure):
+    _fields_ = (
+        ("weight", c_void_p),
+        ("scale", c_void_p),
+        ("bias", c_void_p),
+        ("out", c_void_p),
+        ("features", c_int64),
+    )
+
+
+class Kernels:
+    """The kernels as functions of float32 tensors on the CPU, all contiguous.
+
+    Args:
+        library: made by `build`.
+
+    Raises:
+        SettingsError: it does not compute what torch does.
+    """
+
+    def __init__(self, library: Path) -> None:
+        loaded = ctypes.CDLL(str(library))
+        self._linear = _function(loaded.anysize_linear, POINTER(_Map), c_int64, c_void_p, *(c_int64,) * 2, c_int, c_int)
+        self._rms_norm = _function(loaded.anysize_rms_norm, *(c_void_p,) * 3, *(c_int64,) * 2, c_float)
+        self._silu_times = _function(loaded.anysize_silu_times, *(c_void_p,) * 2, c_int64)
+        self._attend = _function(
+            loaded.anysize_attend, c_void_p, c_int64, *(c_void_p,) * 4, *(c_int64,) * 4, c_float, c_int
+        )
+        self._check(library)
+
+    @classmethod
+    def compiled(cls, say: Callable[[str], None]) -> "Kernels":
+        """Compiled for this machine, or taken from the cache.
+
+        Args:
+            say: told in one line what is being done, where it takes time.
+
+        Raises:
+            SettingsError: there is no compiler, or what it makes is wrong.
+        """
+        return cls(build(say))
+
+    def linear(self, x_TI: Tensor, maps: Sequence[tuple[Tensor, Tensor | None, Tensor | None]]) -> list[Tensor]:
+        """Linear maps of the same tokens in one go.
+
+        Args:
+            x_TI: T tokens.
+            maps: weight [O, I] in float32 or int8, the scale [O] of its rows where it is int8, and a bias [O] or None.
+                All weights are of one type.
+
+        Returns:
+            [T, O] for each.
+        """
+        outs = [x_TI.new_empty(len(x_TI), len(weight_OI)) for weight_OI, _, _ in maps]
+        called = (_Map * len(maps))(
+            *(
+                (_address(weight), _address(scale), _address(bias), out.data_ptr(), len(weight))
+                for (weight, scale, bias), out in zip(maps, outs, strict=True)
+            )
+        )
+        is_int8 = maps[0][0].dtype is torch.int8
+        self._linear(called, len(maps), x_TI.data_ptr(), *x_TI.shape, is_int8, torch.get_num_threads())
+        return outs
+
+    def rms_norm(self, x: Tensor, weight_D: Tensor, epsilon: float) -> Tensor:
+        """RMS norm: x / sqrt(mean(x^2) + epsilon) * weight, over the last dimension."""
+        out = torch.empty_like(x)
+        self._rms_norm(
+            x.data_ptr(), weight_D.data_ptr(), out.data_ptr(), x.numel() // x.shape[-1], x.shape[-1], epsilon
+        )
+        return out
+
+    def silu_times_(self, gate: Tensor, up: Tensor) -> Tensor:
+        """silu(gate) * up, written over `gate`."""
+        self._silu_times(gate.data_ptr(), up.data_ptr(), gate.numel())
+        return gate
+
+    def can_attend(self, heads: int, width: int) -> bool:
+        """Whether `attend` knows a head of this width, and so many of them that share keys."""
+        return width % _LANES == 0 and width <= _MAX_WIDTH and heads <= _MAX_GROUP
+
+    def attend(
+        self, rows_R4: Tensor, query_THD: Tensor, keys_SGD: Tensor, values_SGD: Tensor, page_tokens: int, scaling: float
+    ) -> Tensor:
+        """One token of each of R rows attends to what its row has stored.
+
+        Args:
+            rows_R4: for each row, int64: the address of its page numbers, which of the T tokens it is, the first stored
+                token that it sees, and one past the last.
+            query_THD: of all packed tokens.
+            keys_SGD: of the pool, G dividing H.
+            values_SGD: likewise.
+            page_tokens: tokens a page holds.
+            scaling: of the scores.
+
+        Returns:
+            [T, H, D]; what belongs to no row is not set.
+        """
+        out_THD = torch.empty_like(query_THD)
+        heads = keys_SGD.shape[1]
+        self._attend(
+            rows_R4.data_ptr(),
+            len(rows_R4),
+            query_THD.data_ptr(),
+            keys_SGD.data_ptr(),
+            values_SGD.data_ptr(),
+            out_THD.data_ptr(),
+            page_tokens,
+            heads,
+            query_THD.shape[1] // heads,
+            query_THD.shape[2],
+            scaling,
+            torch.get_num_threads(),
+        )
+        return out_THD
+
+    def _check(self, library: Path) -> None:
+        """A compiler may be wrong, or the file may have been damaged since: compare once with torch."""
+        generator = torch.Generator().manual_seed(0)
+        x_TI, weight_OI, bias_O = (torch.randn(*shape, generator=generator) for shape in ((5, 37), (29, 37), (29,)))
+        got, expected = self.linear(x_TI, [(weight_OI, None, bias_O)])[0], F.linear(x_TI, weight_OI, bias_O)
+        if not torch.allclose(got, expected, atol=1e-4):
+            raise SettingsError(f"the compiled kernels in {library} compute nonsense; delete this file")
+
+
+def _function(function: Any, *arguments: Any) -> Any:
+    function.argtypes, function.restype = arguments, None
+    return function
+
+
+def _address(tensor: Tensor | None) -> int | None:
+    return None if tensor is None else tensor.data_ptr()

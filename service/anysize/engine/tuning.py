@@ -1,0 +1,69 @@
+"""Views of layers made faster on a CPU: parts are replaced by ones that compute the same from the same tensors.
+
+What is replaced is known by its class. Whatever is not known stays transformers' own.
+"""
+
+import torch
+from torch import Tensor, nn
+from transformers.models.llama.modeling_llama import LlamaMLP, LlamaRMSNorm
+from transformers.models.qwen2.modeling_qwen2 import Qwen2MLP, Qwen2RMSNorm
+from transformers.models.qwen3.modeling_qwen3 import Qwen3MLP, Qwen3RMSNorm
+
+from anysize.engine.kernels.kernels import Kernels
+from anysize.engine.linear import FastLinear
+
+_NORMS = (LlamaRMSNorm, Qwen2RMSNorm, Qwen3RMSNorm)
+_GATED = (LlamaMLP, Qwen2MLP, Qwen3MLP)
+
+
+def tuned(seen: nn.Module, kernels: Kernels | None) -> nn.Module:
+    """Make a view faster, and everything in it.
+
+    Args:
+        seen: a view that belongs to the caller; its children are replaced.
+        kernels: compiled ones, if there are any.
+
+    Returns:
+        What takes the place of `seen`, which may be itself.
+    """
+    if isinstance(seen, nn.Linear):
+        return FastLinear(seen.weight, seen.bias, kernels)
+    for name, child in seen.named_children():
+        seen._modules[name] = tuned(child, kernels)
+    if kernels is not None and isinstance(seen, _NORMS):
+        return _Norm(seen.weight, seen.variance_epsilon, kernels)
+    if kernels is not None and isinstance(seen, _GATED) and _is_silu(seen.act_fn):
+        return _Gated(seen.gate_proj, seen.up_proj, seen.down_proj, kernels)
+    return seen
+
+
+class _Norm(nn.Module):
+    """RMS norm."""
+
+    def __init__(self, weight_D: Tensor, epsilon: float, kernels: Kernels) -> None:
+        super().__init__()
+        self.weight = weight_D
+        self._epsilon = epsilon
+        self._kernels = kernels
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self._kernels.rms_norm(x.contiguous(), self.weight, self._epsilon)
+
+
+class _Gated(nn.Module):
+    """down(silu(gate(x)) up(x))."""
+
+    def __init__(self, gate: nn.Module, up: nn.Module, down: nn.Module, kernels: Kernels) -> None:
+        super().__init__()
+        self.gate = gate
+        self.up = up
+        self.down = down
+        self._kernels = kernels
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.down(self._kernels.silu_times_(self.gate(x), self.up(x)))
+
+
+def _is_silu(activation: nn.Module) -> bool:
+    probe = torch.tensor([-3.0, -0.5, 2.0])
+    return torch.allclose(activation(probe), nn.functional.silu(probe))

@@ -1,0 +1,180 @@
+"""Compiled kernels against torch, and what happens where they cannot be compiled."""
+
+import stat
+from pathlib import Path
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor
+from torch.nn import functional as F
+
+from anysize.engine.kernels.build import build
+from anysize.engine.kernels.kernels import Kernels
+from anysize.errors import SettingsError
+
+sizes = st.integers(1, 80)
+
+
+def random(seed: int, *shape: int) -> Tensor:
+    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed))
+
+
+@settings(max_examples=60)
+@given(
+    tokens=st.integers(1, 20), width=sizes, features=st.lists(sizes, min_size=1, max_size=3), seed=st.integers(0, 99)
+)
+def test_linear_maps_are_those_of_torch_and_to_the_bit_whatever_comes_with_them(
+    kernels: Kernels, tokens: int, width: int, features: list[int], seed: int
+):
+    x_TI = random(seed, tokens, width)
+    maps = [(random(seed + 1, out, width), None, random(seed + 2, out) if out % 2 else None) for out in features]
+
+    together = kernels.linear(x_TI, maps)
+
+    for (weight_OI, _, bias_O), out_TO in zip(maps, together, strict=True):
+        torch.testing.assert_close(out_TO, F.linear(x_TI, weight_OI, bias_O), rtol=1e-5, atol=1e-4)
+        for token in range(tokens):
+            (alone_1O,) = kernels.linear(x_TI[token : token + 1], [(weight_OI, None, bias_O)])
+            assert torch.equal(alone_1O[0], out_TO[token])
+
+
+@settings(max_examples=30)
+@given(tokens=st.integers(1, 9), width=sizes, features=sizes, seed=st.integers(0, 99))
+def test_int8_weights_are_what_they_stand_for(kernels: Kernels, tokens: int, width: int, features: int, seed: int):
+    generator = torch.Generator().manual_seed(seed)
+    weight_OI = torch.randint(-127, 128, (features, width), dtype=torch.int8, generator=generator)
+    scale_O, x_TI = random(seed, features).abs(), random(seed + 1, tokens, width)
+
+    (out_TO,) = kernels.linear(x_TI, [(weight_OI, scale_O, None)])
+
+    torch.testing.assert_close(out_TO, x_TI @ (weight_OI.float() * scale_O[:, None]).T, rtol=1e-4, atol=1e-2)
+
+
+@settings(max_examples=30)
+@given(shape=st.tuples(st.integers(1, 3), st.integers(1, 5), sizes), seed=st.integers(0, 99))
+def test_norm_and_gate_are_those_of_torch(kernels: Kernels, shape: tuple[int, int, int], seed: int):
+    x, up, weight_D = random(seed, *shape) * 6, random(seed + 1, *shape), random(seed + 2, shape[-1])
+
+    torch.testing.assert_close(kernels.rms_norm(x, weight_D, 1e-5), F.rms_norm(x, shape[-1:], weight_D, 1e-5))
+    torch.testing.assert_close(kernels.silu_times_(x.clone(), up), F.silu(x) * up, rtol=2e-5, atol=1e-5)
+
+
+def test_the_gate_survives_every_size_of_number(kernels: Kernels):
+    x = torch.tensor([-1e30, -1e4, -90.0, -88.0, -1e-30, 0.0, 1e-30, 88.0, 90.0, 1e4, 1e30, torch.nan])
+
+    got = kernels.silu_times_(x.clone(), torch.ones_like(x))
+
+    torch.testing.assert_close(got, F.silu(x), equal_nan=True)
+
+
+@settings(max_examples=40)
+@given(
+    seen=st.lists(st.tuples(st.integers(0, 90), st.integers(1, 90)), min_size=1, max_size=6),
+    heads=st.integers(1, 3),
+    group=st.integers(1, 5),
+    width=st.sampled_from([8, 16, 64, 128]),
+    page_tokens=st.integers(1, 17),
+    seed=st.integers(0, 99),
+)
+def test_attention_is_that_of_torch_over_scattered_pages(
+    kernels: Kernels,
+    seen: list[tuple[int, int]],
+    heads: int,
+    group: int,
+    width: int,
+    page_tokens: int,
+    seed: int,
+):
+    pages = 180 // page_tokens + 2
+    keys_SGD, values_SGD = (random(seed + k, pages * page_tokens, heads, width) * 2 for k in range(2))
+    query_THD = random(seed, len(seen), heads * group, width)
+    generator = torch.Generator().manual_seed(seed)
+    tables = [torch.randperm(pages, generator=generator) for _ in seen]
+    rows = [
+        [table.data_ptr(), token, first, first + count]
+        for token, (table, (first, count)) in enumerate(zip(tables, seen, strict=True))
+    ]
+
+    out_THD = kernels.attend(torch.tensor(rows), query_THD, keys_SGD, values_SGD, page_tokens, 0.3)
+
+    for token, (_, _, first, stop) in enumerate(rows):
+        at_L = torch.arange(first, stop)
+        slots_L = tables[token][at_L // page_tokens] * page_tokens + at_L % page_tokens
+        keys_GLD, values_GLD = (of_all[slots_L].transpose(0, 1) for of_all in (keys_SGD, values_SGD))
+        wanted_HD = F.scaled_dot_product_attention(
+            query_THD[token][:, None], keys_GLD, values_GLD, scale=0.3, enable_gqa=True
+        )[:, 0]
+        torch.testing.assert_close(out_THD[token], wanted_HD, rtol=1e-4, atol=1e-5)
+
+
+def test_they_are_compiled_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("ANYSIZE_CACHE", str(tmp_path))
+    said: list[str] = []
+
+    first = build(said.append)
+    second = build(said.append)
+
+    assert first == second
+    assert len(said) == 1
+    assert "once" in said[0]
+    assert [path.name for path in first.parent.iterdir()] == [first.name]
+
+
+def test_another_compiler_gets_a_library_of_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("ANYSIZE_CACHE", str(tmp_path))
+    usual = build(print)
+
+    monkeypatch.setenv("CXX", "c++ -DSOMETHING")
+
+    assert build(print) != usual
+
+
+@pytest.mark.parametrize(
+    ("script", "message"),
+    [
+        (None, r"no C\+\+ compiler \(looked for .*compiler\).*CXX"),
+        (
+            "#!/bin/sh\necho 'error: no such standard' >&2; exit 1\n",
+            "cannot compile the kernels: error: no such standard",
+        ),
+    ],
+    ids=["none", "broken"],
+)
+def test_without_a_compiler_the_error_says_what_to_do(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, script: str | None, message: str
+):
+    compiler = tmp_path / "compiler"
+    if script:
+        compiler.write_text(script)
+        compiler.chmod(compiler.stat().st_mode | stat.S_IXUSR)
+    monkeypatch.setenv("ANYSIZE_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setenv("CXX", str(compiler))
+
+    with pytest.raises(SettingsError, match=message):
+        Kernels.compiled(print)
+
+    assert not [*tmp_path.glob("cache/kernels/*")]
+
+
+def test_a_compiler_that_gets_it_wrong_is_found_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    wrong = tmp_path / "wrong"
+    wrong.write_text(
+        f"""#!/bin/sh
+        for argument in "$@"; do
+            case "$argument" in *kernels.cpp)
+                sed 's/h\\[2\\] + h\\[3\\]/h[2] - h[3]/' "$argument" > {tmp_path}/wrong.cpp
+                argument={tmp_path}/wrong.cpp
+            esac
+            set -- "$@" "$argument"; shift
+        done
+        exec c++ "$@"
+        """
+    )
+    wrong.chmod(0o755)
+    monkeypatch.setenv("ANYSIZE_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setenv("CXX", str(wrong))
+
+    with pytest.raises(SettingsError, match="compute nonsense"):
+        Kernels.compiled(print)
