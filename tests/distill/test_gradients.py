@@ -1,17 +1,19 @@
 """The gradients of a step: those of Equation 1, however rows are packed, padded and split."""
 
+import copy
 from pathlib import Path
 
 import pytest
 import torch
 from distilling import batch_of, dense_gradients, fresh_bank, recipe, text, trainer_of
-from fakes import ARCHITECTURES
+from fakes import ARCHITECTURES, tiny_config, tiny_model
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from anysize.errors import DivergedError
 from anysize_training.distill.batches import Packing, Sequences
 from anysize_training.distill.corpus import Corpus
+from anysize_training.distill.gates import use_lean_mlps
 from anysize_training.distill.optimizer import trained_parameters
 
 LENGTH = 12
@@ -131,3 +133,34 @@ def test_a_term_that_is_no_number_is_named_with_its_rows(tmp_path: Path) -> None
         embedding[poison] = torch.nan
     with pytest.raises(DivergedError, match=r"step 0: the cross entropy of rows \[2, 3\] is nan"):
         trainer_of(made, bank, corpus, tmp_path)._step.run(0)
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16])
+@pytest.mark.parametrize("architecture", ["llama", "qwen2", "qwen3"])
+def test_lean_mlps_are_the_mlps_that_they_stand_for(architecture: str, dtype: torch.dtype):
+    model = tiny_model(tiny_config(architecture, 2), seed=0).to(dtype)
+    lean = copy.deepcopy(model)
+    use_lean_mlps(lean)
+    assert [*lean.state_dict()] == [*model.state_dict()]
+    ids_BL = torch.arange(24).view(2, 12)
+
+    outputs = [one(ids_BL, labels=ids_BL) for one in (model, lean)]
+    for output in outputs:
+        output.loss.backward()
+
+    tolerance = {"rtol": 1e-10, "atol": 1e-12} if dtype is torch.float64 else {"rtol": 0.1, "atol": 2e-2}
+    torch.testing.assert_close(outputs[1].logits, outputs[0].logits, **tolerance)
+    for (name, one), other in zip(model.named_parameters(), lean.parameters(), strict=True):
+        torch.testing.assert_close(other.grad, one.grad, msg=name, **tolerance)
+    assert not [
+        module for module in lean.modules() if type(module).__name__.endswith("MLP") and "Lean" not in repr(module)
+    ]
+
+
+def test_other_mlps_stay_as_they_are():
+    model = tiny_model(tiny_config("gpt_neox", 2), seed=0)
+    before = repr(model)
+
+    use_lean_mlps(model)
+
+    assert repr(model) == before

@@ -9,6 +9,7 @@ from anysize.errors import DivergedError
 from anysize.family.bank import Bank
 from anysize_training.distill.alignment import HiddenStates, block_ends
 from anysize_training.distill.batches import Batch, Sequences
+from anysize_training.distill.gates import use_lean_mlps
 from anysize_training.distill.losses import Terms, cosine_loss, head_loss_backward, weighted_terms
 from anysize_training.distill.processes import Processes
 from anysize_training.distill.recipe import Recipe
@@ -29,6 +30,7 @@ class TrainStep:
         self._sequences = sequences
         self._processes = processes
         self._positions = bank.blocks.student_layers
+        use_lean_mlps(bank.student)
         architecture, objective = bank.architecture, recipe.objective
         # Without the cosine term no hidden state but the last is wanted.
         aligned = range(self._positions) if objective.cosine else ()
