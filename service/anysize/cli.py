@@ -1,7 +1,7 @@
 """The command line: `anysize fetch | serve | variants | generate | export | bench`."""
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import typer
 from rich.table import Table
@@ -27,6 +27,9 @@ CompileOption = Annotated[
     typer.Option(
         "--compile/--no-compile", help="Kernels compiled for this machine, by default where a compiler is there."
     ),
+]
+QuantizeOption = Annotated[
+    Literal["int8"] | None, typer.Option(help="Round the weights: a quarter of the bytes, and faster on a CPU.")
 ]
 SizeOption = Annotated[str, typer.Option("--size", help="A fraction of the teacher such as 0.7, or a variant id.")]
 PromptTokensOption = Annotated[int, typer.Option(min=1, max=4096, help="Tokens of each prompt.")]
@@ -70,6 +73,7 @@ def serve(
     dtype: DTypeOption = None,
     threads: Annotated[int | None, typer.Option(help="Threads for torch on the CPU; 0 leaves it to torch.")] = None,
     compile_kernels: CompileOption = None,
+    quantize: QuantizeOption = None,
     max_queued_requests: Annotated[int | None, typer.Option(help="Requests that may wait (64).")] = None,
     drain_s: Annotated[float | None, typer.Option(help="Seconds to finish requests after SIGTERM (30).")] = None,
 ) -> None:
@@ -86,6 +90,7 @@ def serve(
             dtype=dtype,
             threads=threads,
             compile=compile_kernels,
+            quantize=quantize,
             max_queued_requests=max_queued_requests,
             drain_s=drain_s,
         )

@@ -138,7 +138,8 @@ def test_a_term_that_is_no_number_is_named_with_its_rows(tmp_path: Path) -> None
 @pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16])
 @pytest.mark.parametrize("architecture", ["llama", "qwen2", "qwen3"])
 def test_lean_mlps_are_the_mlps_that_they_stand_for(architecture: str, dtype: torch.dtype):
-    model = tiny_model(tiny_config(architecture, 2), seed=0).to(dtype)
+    model = tiny_model(tiny_config(architecture, 2), seed=0)
+    model.to(dtype)  # pyright: ignore[reportArgumentType]
     lean = copy.deepcopy(model)
     use_lean_mlps(lean)
     assert [*lean.state_dict()] == [*model.state_dict()]
@@ -148,10 +149,10 @@ def test_lean_mlps_are_the_mlps_that_they_stand_for(architecture: str, dtype: to
     for output in outputs:
         output.loss.backward()
 
-    tolerance = {"rtol": 1e-10, "atol": 1e-12} if dtype is torch.float64 else {"rtol": 0.1, "atol": 2e-2}
-    torch.testing.assert_close(outputs[1].logits, outputs[0].logits, **tolerance)
+    rtol, atol = (1e-10, 1e-12) if dtype is torch.float64 else (0.1, 2e-2)
+    torch.testing.assert_close(outputs[1].logits, outputs[0].logits, rtol=rtol, atol=atol)
     for (name, one), other in zip(model.named_parameters(), lean.parameters(), strict=True):
-        torch.testing.assert_close(other.grad, one.grad, msg=name, **tolerance)
+        torch.testing.assert_close(other.grad, one.grad, rtol=rtol, atol=atol, msg=name)
     assert not [
         module for module in lean.modules() if type(module).__name__.endswith("MLP") and "Lean" not in repr(module)
     ]

@@ -23,6 +23,7 @@ from anysize.family.assembly import assemble
 from anysize.family.bank import Bank
 from anysize.family.blocks import BlockMap
 from anysize.family.delta import delta_student
+from anysize.family.int8 import quantize
 from anysize.family.variant import Variant
 
 POSITIONS = 4
@@ -227,6 +228,22 @@ def test_with_kernels_an_answer_is_the_same_to_the_bit_whatever_its_neighbours(
     alone = answered(0)
     for among in (1, 2, 3, 5, 9):
         assert torch.equal(torch.stack(answered(among).logits), torch.stack(alone.logits)), among
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
+def test_weights_in_int8_answer_as_each_size_with_such_weights_alone(kernels: Kernels, architecture: str, kind: Kind):
+    bank = tiny_bank(architecture, kind=kind, seed=5, **SHAPE)
+    quantize(bank)
+    asked = [
+        Asked((patched, True, False, not patched), list(range(30, 70 - 9 * number)), number, 40, 7)
+        for number, patched in enumerate((True, False, True))
+    ]
+
+    serve(Model(bank, kv_bytes=1 << 18, kernels=kernels), asked)
+
+    for one in asked:
+        check(bank, one)
 
 
 @pytest.mark.parametrize("kind", ["dynamic", "longrope"])

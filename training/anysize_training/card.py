@@ -57,7 +57,11 @@ def _provenance(manifest: Manifest) -> list[str]:
 
 def _sizes(family: Family, manifest: Manifest) -> list[str]:
     measured = {measurement.variant: measurement for measurement in manifest.measurements}
-    rows = ["| variant | layers | parameters | fraction | perplexity | KL to teacher |", "|---|---|---|---|---|---|"]
+    has_int8 = any(one.perplexity_int8 for one in measured.values())
+    rows = [
+        "| variant | layers | parameters | fraction | perplexity | KL to teacher |" + (" int8 |" if has_int8 else ""),
+        "|---|---|---|---|---|---|" + ("---|" if has_int8 else ""),
+    ]
     for size in family.ladder:
         quality = measured.get(size.id)
         perplexity = f"{quality.perplexity:.2f}" if quality else ""
@@ -65,6 +69,7 @@ def _sizes(family: Family, manifest: Manifest) -> list[str]:
         rows.append(
             f"| `{size.id}` | {size.layers} | {size.footprint.parameters:,} | {size.fraction:.3f} "
             f"| {perplexity} | {divergence} |"
+            + (f" {quality.perplexity_int8:.2f} |" if quality and quality.perplexity_int8 else "")
         )
     parts = ["## Sizes", "\n".join(rows)]
     if manifest.ladder_command is not None:
@@ -73,6 +78,7 @@ def _sizes(family: Family, manifest: Manifest) -> list[str]:
         some = next(iter(measured.values()))
         parts.append(
             f"Measured on the first {some.tokens:,} tokens of `{some.dataset}` (sha256 `{some.dataset_sha256[:12]}`)."
+            + (" Under int8 is the perplexity with `--quantize int8`." if has_int8 else "")
         )
     if manifest.measurements_command is not None:
         parts.append(f"```\n{manifest.measurements_command}\n```")

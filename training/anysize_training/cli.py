@@ -118,6 +118,7 @@ def evaluate(
     window: Annotated[int, typer.Option(min=16, help="Tokens scored in one window.")] = 512,
     wikitext: Annotated[bool, typer.Option("--wikitext", help="Undo WikiText's word tokenisation first.")] = False,
     untrained: Annotated[bool, typer.Option("--untrained", help="Also score the student before training.")] = False,
+    int8: Annotated[bool, typer.Option("--int8", help="Also score each size with weights rounded to int8.")] = False,
     write: WriteOption = False,
     as_json: JsonOption = False,
 ) -> None:
@@ -137,6 +138,7 @@ def evaluate(
             window=window,
             wikitext=wikitext,
             untrained=untrained,
+            int8=int8,
             write=write,
             as_json=as_json,
         )

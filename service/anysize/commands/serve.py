@@ -19,7 +19,7 @@ from anysize.engine.kernels.kernels import Kernels
 from anysize.engine.memory import default_kv_bytes
 from anysize.engine.model import Model
 from anysize.errors import SettingsError
-from anysize.family.family import Family
+from anysize.family.family import Family, builtin_folder
 from anysize.settings import Settings
 
 
@@ -33,9 +33,8 @@ def load_family(settings: Settings) -> Family:
     if settings.threads:
         torch.set_num_threads(settings.threads)
     device, dtype = settings.torch_device(), settings.torch_dtype()
-    if settings.family is None:
-        return Family.builtin(dtype=dtype, device=device)
-    return Family.load(settings.family, dtype=dtype, device=device)
+    folder = builtin_folder() if settings.family is None else settings.family
+    return Family.load(folder, dtype=dtype, device=device, quantization=settings.quantize)
 
 
 def load_kernels(settings: Settings, say: Callable[[str], None]) -> Kernels | None:
@@ -49,14 +48,18 @@ def load_kernels(settings: Settings, say: Callable[[str], None]) -> Kernels | No
         SettingsError: they are asked for by name and cannot be had.
     """
     is_of_use = settings.torch_device().type == "cpu" and settings.torch_dtype() is torch.float32
-    if settings.compile and not is_of_use:
-        raise SettingsError("compiled kernels are for float32 on a CPU; leave out --compile")
+    is_wanted = settings.compile or settings.quantize
+    if is_wanted and (settings.compile is False or not is_of_use):
+        raise SettingsError(
+            "compiled kernels, which --quantize int8 needs too, are for float32 on a CPU; leave out --compile and "
+            "--quantize, or ask for --dtype float32 --device cpu"
+        )
     if settings.compile is False or not is_of_use:
         return None
     try:
         return Kernels.compiled(say)
     except SettingsError as error:
-        if settings.compile:
+        if is_wanted:
             raise
         say(f"running without compiled kernels: {error}")
         return None

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from anysize.engine.kernels.kernels import Kernels
+from anysize.family.int8 import Int8Linear
 
 _FEW_FOR_KERNELS = 32
 _FEW_FOR_EXCHANGE = 48
@@ -49,6 +50,28 @@ class FastLinear(nn.Module):
                 out_TO += self.bias
         else:
             out_TO = F.linear(x_TI, self.weight, self.bias)
+        return out_TO.view(*x.shape[:-1], -1)
+
+
+class FastInt8Linear(nn.Module):
+    """The map of an `Int8Linear` by a compiled kernel, which never makes floats of the whole weight.
+
+    Args:
+        linear: its tensors are shared.
+        kernels: compiled ones.
+    """
+
+    def __init__(self, linear: Int8Linear, kernels: Kernels) -> None:
+        super().__init__()
+        self.weight = linear.weight
+        self.scale = linear.get_buffer("scale")
+        self.bias = linear.bias
+        self._kernels = kernels
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Apply the map to the last dimension of x."""
+        x_TI = x.reshape(-1, x.shape[-1]).contiguous()
+        (out_TO,) = self._kernels.linear(x_TI, [(self.weight, self.scale, self.bias)])
         return out_TO.view(*x.shape[:-1], -1)
 
 

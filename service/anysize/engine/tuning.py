@@ -10,7 +10,8 @@ from transformers.models.qwen2.modeling_qwen2 import Qwen2MLP, Qwen2RMSNorm
 from transformers.models.qwen3.modeling_qwen3 import Qwen3MLP, Qwen3RMSNorm
 
 from anysize.engine.kernels.kernels import Kernels
-from anysize.engine.linear import FastLinear
+from anysize.engine.linear import FastInt8Linear, FastLinear
+from anysize.family.int8 import Int8Linear
 
 _NORMS = (LlamaRMSNorm, Qwen2RMSNorm, Qwen3RMSNorm)
 _GATED = (LlamaMLP, Qwen2MLP, Qwen3MLP)
@@ -28,6 +29,8 @@ def tuned(seen: nn.Module, kernels: Kernels | None) -> nn.Module:
     """
     if isinstance(seen, nn.Linear):
         return FastLinear(seen.weight, seen.bias, kernels)
+    if kernels is not None and isinstance(seen, Int8Linear):
+        return FastInt8Linear(seen, kernels)
     for name, child in seen.named_children():
         seen._modules[name] = tuned(child, kernels)
     if kernels is not None and isinstance(seen, _NORMS):

@@ -16,6 +16,7 @@ from anysize.family.assembly import assemble
 from anysize.family.bank import Bank
 from anysize.family.fetch import BUILTIN
 from anysize.family.footprint import Footprint, footprint_of
+from anysize.family.int8 import Quantization, quantize
 from anysize.family.manifest import Manifest
 from anysize.family.order import PatchOrder, nested_ladder
 from anysize.family.pretrained import Tokenizer, load_model, load_tokenizer
@@ -85,14 +86,24 @@ class Family:
         self.ladder = tuple(sorted(map(self.size, variants), key=lambda size: size.footprint.parameters))
 
     @classmethod
-    def load(cls, folder: Path, *, dtype: torch.dtype, device: torch.device) -> "Family":
+    def load(
+        cls, folder: Path, *, dtype: torch.dtype, device: torch.device, quantization: Quantization | None = None
+    ) -> "Family":
         """Load a family folder.
+
+        Args:
+            folder: of the family.
+            dtype: of the weights in memory.
+            device: where they go.
+            quantization: what the weights of linear maps are rounded to, if anything.
 
         Raises:
             ArtifactError: it is damaged.
             FetchError: its teacher is not on this machine.
         """
         loaded = read_family(folder, dtype=dtype, device=device)
+        if quantization is not None:
+            quantize(loaded.bank)
         manifest = loaded.manifest
         return cls(
             manifest.name,
@@ -104,9 +115,9 @@ class Family:
         )
 
     @classmethod
-    def builtin(cls, *, dtype: torch.dtype, device: torch.device) -> "Family":
-        """Load the family that ships with the package."""
-        return cls.load(builtin_folder(), dtype=dtype, device=device)
+    def builtin(cls, *, dtype: torch.dtype, device: torch.device, quantization: Quantization | None = None) -> "Family":
+        """Load the family that ships with the package. See `load`."""
+        return cls.load(builtin_folder(), dtype=dtype, device=device, quantization=quantization)
 
     @classmethod
     def from_pair(

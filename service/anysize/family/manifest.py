@@ -78,6 +78,7 @@ class Measurement(_Part):
         perplexity: exp of the mean negative log-likelihood of a token.
         kl: mean KL(teacher || variant) of a token, in nats, where it was measured.
         tokens: how many tokens were scored.
+        perplexity_int8: the same with `--quantize int8`, where it was measured.
     """
 
     variant: str
@@ -86,6 +87,7 @@ class Measurement(_Part):
     perplexity: float = Field(gt=0)
     kl: float | None = Field(default=None, ge=-1e-3)
     tokens: int = Field(ge=1)
+    perplexity_int8: float | None = Field(default=None, gt=0)
 
 
 class Provenance(_Part):

@@ -9,7 +9,7 @@ from anysize.console import print_json, terminal
 from anysize_training.commands.family import load_family
 from anysize_training.commands.invocation import command_line
 from anysize_training.study.evaluate import Evaluator
-from anysize_training.study.measure import amend, measurement, untrained_quality
+from anysize_training.study.measure import amend, int8_qualities, measurement, untrained_quality
 from anysize_training.study.texts import read_windows
 
 
@@ -22,6 +22,7 @@ def evaluate_family(
     window: int,
     wikitext: bool,
     untrained: bool,
+    int8: bool,
     write: bool,
     as_json: bool,
 ) -> None:
@@ -35,6 +36,7 @@ def evaluate_family(
         window: tokens scored in one window.
         wikitext: undo WikiText's word tokenisation first.
         untrained: also score the student before training.
+        int8: also score each size with the weights that `anysize serve --quantize int8` has.
         write: put the measurements into the family and its card.
         as_json: print one JSON object instead of a table.
     """
@@ -48,8 +50,11 @@ def evaluate_family(
         first_row=first_row,
     )
     qualities = Evaluator(loaded.bank, windows).qualities([size.variant for size in loaded.ladder])
-    measurements = tuple(measurement(size.variant, qualities[size.id], windows) for size in loaded.ladder)
     before = untrained_quality(loaded, windows) if untrained else None
+    rounded = int8_qualities(loaded, windows) if int8 else {}
+    measurements = tuple(
+        measurement(size.variant, qualities[size.id], windows, int8=rounded.get(size.id)) for size in loaded.ladder
+    )
     report: dict[str, Any] = {
         "family": loaded.name,
         "dataset": windows.name,
@@ -62,6 +67,7 @@ def evaluate_family(
                 "fraction": size.fraction,
                 "perplexity": qualities[size.id].perplexity,
                 "kl": qualities[size.id].kl,
+                "perplexity_int8": rounded[size.id].perplexity if rounded else None,
             }
             for size in loaded.ladder
         ],
@@ -79,11 +85,13 @@ def evaluate_family(
     if as_json:
         print_json(report)
         return
-    table = Table("variant", "layers", "fraction", "perplexity", "KL", title=f"{loaded.name} on {windows.name}")
+    columns = ("variant", "layers", "fraction", "perplexity", "KL", *(["int8 perplexity"] if rounded else []))
+    table = Table(*columns, title=f"{loaded.name} on {windows.name}")
     for row in report["sizes"]:
-        table.add_row(
-            row["variant"], str(row["layers"]), f"{row['fraction']:.3f}", f"{row['perplexity']:.2f}", f"{row['kl']:.3f}"
-        )
+        quality = [f"{row['perplexity']:.2f}", f"{row['kl']:.3f}"]
+        if rounded:
+            quality.append(f"{row['perplexity_int8']:.2f}")
+        table.add_row(row["variant"], str(row["layers"]), f"{row['fraction']:.3f}", *quality)
     terminal.print(table)
     if before:
         terminal.print(f"student before training: perplexity {before.perplexity:,.0f}", highlight=False)

@@ -8,6 +8,7 @@ from anysize.family.artifact import amend_family
 from anysize.family.assembly import kept_layers
 from anysize.family.bank import Bank
 from anysize.family.family import Family
+from anysize.family.int8 import quantize
 from anysize.family.manifest import Manifest, Measurement
 from anysize.family.variant import Variant
 from anysize_training.card import model_card
@@ -15,8 +16,8 @@ from anysize_training.study.evaluate import Evaluator, Quality
 from anysize_training.study.texts import Windows
 
 
-def measurement(variant: Variant, quality: Quality, windows: Windows) -> Measurement:
-    """One result as the manifest keeps it."""
+def measurement(variant: Variant, quality: Quality, windows: Windows, *, int8: Quality | None = None) -> Measurement:
+    """One result as the manifest keeps it; `int8` is that of rounded weights."""
     return Measurement(
         variant=variant.id,
         dataset=windows.name,
@@ -24,6 +25,7 @@ def measurement(variant: Variant, quality: Quality, windows: Windows) -> Measure
         perplexity=quality.perplexity,
         kl=quality.kl,
         tokens=windows.scored,
+        perplexity_int8=int8.perplexity if int8 else None,
     )
 
 
@@ -35,6 +37,12 @@ def untrained_quality(family: Family, windows: Windows) -> Quality:
     return Evaluator(Bank(bank.architecture, bank.blocks, bank.teacher, untrained), windows).quality(
         Variant.student(family.positions)
     )
+
+
+def int8_qualities(family: Family, windows: Windows) -> dict[str, Quality]:
+    """The quality of each size of the ladder with rounded weights. The family's own weights are rounded for good."""
+    quantize(family.bank)
+    return Evaluator(family.bank, windows).qualities([size.variant for size in family.ladder])
 
 
 def amend(folder: Path, family: Family, manifest: Manifest) -> None:
