@@ -6,6 +6,7 @@ from typing import Annotated, Any
 import typer
 from rich.table import Table
 
+from anysize.bench.clients import bench_http, bench_load
 from anysize.bench.show import (
     AgainstOption,
     GgufOption,
@@ -27,6 +28,8 @@ app = typer.Typer(
 )
 bench_app = typer.Typer(help="Measure this machine. Every ratio is of two figures from one run.", no_args_is_help=True)
 app.add_typer(bench_app, name="bench")
+bench_app.command("http")(bench_http)
+bench_app.command("load")(bench_load)
 
 FamilyOption = Annotated[Path | None, typer.Option("--family", help="Family folder; the built-in one by default.")]
 DeviceOption = Annotated[str | None, typer.Option(help="cpu, cuda, cuda:1 ...; auto takes a GPU where there is one.")]

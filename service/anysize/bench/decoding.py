@@ -67,6 +67,12 @@ def prompts(family: Family, count: int, tokens: int) -> list[list[int]]:
     return [[ids[(7 * number + offset) % len(ids)] for offset in range(tokens)] for number in range(count)]
 
 
+def passages(count: int, words: int = 24) -> list[str]:
+    """Texts of so many words out of one passage, each starting at another word."""
+    every = _TEXT.split()
+    return [" ".join(every[(5 * number + place) % len(every)] for place in range(words)) for number in range(count)]
+
+
 def model_for(family: Family, *, requests: int, tokens: int) -> Model:
     """A `Model` with room for so many requests of so many tokens on the largest size."""
     rounded = tokens + 64
