@@ -6,6 +6,16 @@ from typing import Annotated, Any, Literal
 import typer
 from rich.table import Table
 
+from anysize.bench.clients import bench_http, bench_load
+from anysize.bench.show import (
+    AgainstOption,
+    GgufOption,
+    JsonOption,
+    LlamacppPythonOption,
+    PlotOption,
+    VllmPythonOption,
+    show,
+)
 from anysize.console import errors_for_people, print_json, say, terminal
 from anysize.settings import DType, Settings, load_settings, settings_help
 
@@ -18,6 +28,8 @@ app = typer.Typer(
 )
 bench_app = typer.Typer(help="Measure this machine. Every ratio is of two figures from one run.", no_args_is_help=True)
 app.add_typer(bench_app, name="bench")
+bench_app.command("http")(bench_http)
+bench_app.command("load")(bench_load)
 
 FamilyOption = Annotated[Path | None, typer.Option("--family", help="Family folder; the built-in one by default.")]
 DeviceOption = Annotated[str | None, typer.Option(help="cpu, cuda, cuda:1 ...; auto takes a GPU where there is one.")]
@@ -37,7 +49,6 @@ AnswerTokensOption = Annotated[int, typer.Option(min=2, max=4096, help="Tokens o
 MedianRoundsOption = Annotated[
     int, typer.Option("--rounds", min=1, max=100, help="Rounds that count; the figures are medians.")
 ]
-JsonOption = Annotated[bool, typer.Option("--json", help="One JSON object on standard output.")]
 
 
 @app.command()
@@ -186,6 +197,7 @@ def export(
 def bench_build(
     rounds: Annotated[int, typer.Option(min=3, max=1000, help="Assemblies of each size.")] = 20,
     family: FamilyOption = None,
+    plot: PlotOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Time the assembly of every served size, and count the weight bytes it adds.
@@ -194,11 +206,11 @@ def bench_build(
     """
     from anysize.bench.build import bench_build as measure
 
-    _bench(measure(_load_for_bench(family), rounds), as_json)
+    show(measure(_load_for_bench(family), rounds), as_json=as_json, plot=plot)
 
 
 @bench_app.command("memory")
-def bench_memory(family: FamilyOption = None, as_json: JsonOption = False) -> None:
+def bench_memory(family: FamilyOption = None, plot: PlotOption = None, as_json: JsonOption = False) -> None:
     """Compare the service's resident memory after a request to every size with that after one to the teacher.
 
     Examples: `anysize bench memory` | `anysize bench memory --family runs/tiny/family --json`
@@ -207,7 +219,7 @@ def bench_memory(family: FamilyOption = None, as_json: JsonOption = False) -> No
 
     with errors_for_people():
         report = measure(family)
-    _bench(report, as_json)
+    show(report, as_json=as_json, plot=plot)
 
 
 @bench_app.command("mixed")
@@ -218,23 +230,37 @@ def bench_mixed(
     answer_tokens: AnswerTokensOption = 64,
     rounds: MedianRoundsOption = 3,
     family: FamilyOption = None,
+    against: AgainstOption = None,
+    vllm_python: VllmPythonOption = None,
+    plot: PlotOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Answer requests of many sizes in one batch; compare with one queue a size, transformers and one size alone.
+    """Answer requests of many sizes in one batch; compare with one size alone and with contenders.
 
-    Examples: `anysize bench mixed` | `anysize bench mixed --requests 32 --sizes 4 --json`
+    These are per-size-queues (the same engine, one size after another), transformers (batched `generate`, one size
+    after another), processes (one a size, all at once) and vllm (exported sizes, one after another). All but vllm are
+    the default.
+
+    Examples: `anysize bench mixed` | `anysize bench mixed --sizes 4 --against transformers,vllm --plot mixed.png`
     """
+    from anysize.bench.contenders import MIXED, MIXED_DEFAULT, Places, parse_against
     from anysize.bench.mixed import bench_mixed as measure
 
-    report = measure(
-        _load_for_bench(family),
-        requests=requests,
-        sizes=sizes,
-        prompt_tokens=prompt_tokens,
-        answer_tokens=answer_tokens,
-        rounds=rounds,
-    )
-    _bench(report, as_json)
+    with errors_for_people():
+        names = parse_against(against, MIXED, MIXED_DEFAULT)
+        settings = load_settings(family=family)
+        report = measure(
+            _load(settings),
+            requests=requests,
+            sizes=sizes,
+            prompt_tokens=prompt_tokens,
+            answer_tokens=answer_tokens,
+            rounds=rounds,
+            against=names,
+            places=Places(family=settings.family, vllm_python=vllm_python),
+            say=say,
+        )
+    show(report, as_json=as_json, plot=plot)
 
 
 @bench_app.command("single")
@@ -245,38 +271,39 @@ def bench_single(
     answer_tokens: AnswerTokensOption = 64,
     rounds: MedianRoundsOption = 3,
     family: FamilyOption = None,
+    against: AgainstOption = None,
+    vllm_python: VllmPythonOption = None,
+    llamacpp_python: LlamacppPythonOption = None,
+    gguf: GgufOption = None,
+    plot: PlotOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Answer batches of 1, 4 and 16 requests of one size; compare with transformers.
+    """Answer batches of 1, 4 and 16 requests of one size; compare with contenders.
 
-    Examples: `anysize bench single` | `anysize bench single --size 0.7 --batch 1 --batch 8 --json`
+    These are transformers (the default), vllm (the exported size) and llamacpp (the quantized teacher, batch 1 only).
+
+    Examples: `anysize bench single` | `anysize bench single --size 0.7 --batch 1 --batch 8 --against vllm --json`
     """
+    from anysize.bench.contenders import SINGLE, SINGLE_DEFAULT, Places, parse_against
     from anysize.bench.single import bench_single as measure
     from anysize.sizing.budget import find_size
 
-    loaded = _load_for_bench(family)
     with errors_for_people():
-        found = find_size(loaded, size)
-    report = measure(
-        loaded,
-        found,
-        batches=batch or [1, 4, 16],
-        prompt_tokens=prompt_tokens,
-        answer_tokens=answer_tokens,
-        rounds=rounds,
-    )
-    _bench(report, as_json)
-
-
-def _bench(report: dict[str, Any], as_json: bool) -> None:
-    if as_json:
-        print_json(report)
-        return
-    table = Table("figure", "value", title=str(report["benchmark"]))
-    for name, value in report.items():
-        if name != "benchmark":
-            table.add_row(name, f"{value:.4g}" if isinstance(value, float) else str(value))
-    terminal.print(table)
+        names = parse_against(against, SINGLE, SINGLE_DEFAULT)
+        settings = load_settings(family=family)
+        loaded = _load(settings)
+        report = measure(
+            loaded,
+            find_size(loaded, size),
+            batches=batch or [1, 4, 16],
+            prompt_tokens=prompt_tokens,
+            answer_tokens=answer_tokens,
+            rounds=rounds,
+            against=names,
+            places=Places(family=settings.family, vllm_python=vllm_python, llamacpp_python=llamacpp_python, gguf=gguf),
+            say=say,
+        )
+    show(report, as_json=as_json, plot=plot)
 
 
 def _load_for_bench(family: Path | None) -> Any:

@@ -31,9 +31,12 @@ def test_assembling_every_size_adds_no_weight_bytes():
         "slowest_size_median_ms",
         "worst_ms",
         "new_weight_bytes",
+        "size_median_ms",
     }
     assert (report["benchmark"], report["sizes"], report["rounds"]) == ("build", len(family().ladder), 3)
     assert report["new_weight_bytes"] == 0
+    assert [*report["size_median_ms"]] == [size.id for size in family().ladder]
+    assert max(report["size_median_ms"].values()) == report["slowest_size_median_ms"]
     assert 0 < report["median_ms"] <= report["slowest_size_median_ms"] <= report["worst_ms"]
 
 

@@ -1,19 +1,27 @@
 """What `bench mixed` and `bench single` count. No figure of time is asserted."""
 
 from functools import cache
+from typing import Any
 
 import pytest
 from fakes import byte_tokenizer, tiny_bank
 
 from anysize.bench.bandwidth import step_bytes
 from anysize.bench.comparison import speeds, unlike
+from anysize.bench.contenders import Places
 from anysize.bench.decoding import Answered, Work, by_engine, by_engine_in_turn, by_transformers, model_for, prompts
 from anysize.bench.mixed import bench_mixed, spread_sizes
 from anysize.bench.single import bench_single
 from anysize.family.family import Family
 from anysize.family.variant import Variant
 
-SHORT = {"prompt_tokens": 5, "answer_tokens": 4, "rounds": 1}
+SHORT: dict[str, Any] = {
+    "prompt_tokens": 5,
+    "answer_tokens": 4,
+    "rounds": 1,
+    "places": Places(),
+    "say": lambda _: None,
+}
 
 
 @cache
@@ -21,18 +29,18 @@ def family() -> Family:
     return Family("tiny", tiny_bank("llama", kind="delta", teacher_layers=8, kept=(0, 2, 3, 6)), byte_tokenizer())
 
 
-def test_mixed_compares_four_ways_whose_answers_agree():
-    report = bench_mixed(family(), requests=6, sizes=3, **SHORT)
+def test_mixed_compares_with_contenders_whose_answers_agree():
+    report = bench_mixed(family(), requests=6, sizes=3, against=["per-size-queues", "transformers"], **SHORT)
 
     assert (report["benchmark"], report["requests"], report["sizes"]) == ("mixed", 6, 3)
-    assert report["answers_unlike_transformers"] == 0
-    for other in ("per_size_queues", "transformers_per_size", "one_size_of_mean_depth"):
+    assert report["answers_unlike_transformers"] == report["answers_unlike_per_size_queues"] == 0
+    for other in ("per_size_queues", "transformers", "one_size_of_mean_depth"):
         ratio = report["mixed_tokens_per_s"] / report[f"{other}_tokens_per_s"]
         assert report[f"ratio_mixed_over_{other}"] == pytest.approx(ratio)
 
 
 def test_single_measures_each_batch_size():
-    report = bench_single(family(), family().teacher, batches=[1, 3], **SHORT)
+    report = bench_single(family(), family().teacher, batches=[1, 3], against=["transformers"], **SHORT)
 
     assert (report["benchmark"], report["size"]) == ("single", "teacher")
     for batch in (1, 3):

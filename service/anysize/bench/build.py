@@ -15,7 +15,8 @@ def bench_build(family: Family, rounds: int) -> dict[str, Any]:
         rounds: assemblies of each size; the first round is not counted.
 
     Returns:
-        Milliseconds (median, the slowest size's median, worst single one) and bytes of tensors that are not the bank's.
+        Milliseconds (median, each size's median, the slowest of these, worst single one) and bytes of tensors that are
+        not the bank's.
     """
     owned = {tensor.data_ptr() for tensor in family.bank.tensors()}
     new_bytes = 0
@@ -30,13 +31,15 @@ def bench_build(family: Family, rounds: int) -> dict[str, Any]:
             else:
                 tensors = (*model.parameters(), *model.buffers())
                 new_bytes += sum(t.numel() * t.element_size() for t in tensors if t.data_ptr() not in owned)
+    medians_ms = {size: statistics.median(values) for size, values in taken_ms.items()}
     everything = [value for values in taken_ms.values() for value in values]
     return {
         "benchmark": "build",
         "sizes": len(family.ladder),
         "rounds": rounds,
         "median_ms": statistics.median(everything),
-        "slowest_size_median_ms": max(map(statistics.median, taken_ms.values())),
+        "slowest_size_median_ms": max(medians_ms.values()),
         "worst_ms": max(everything),
         "new_weight_bytes": new_bytes,
+        "size_median_ms": medians_ms,
     }

@@ -67,6 +67,12 @@ def prompts(family: Family, count: int, tokens: int) -> list[list[int]]:
     return [[ids[(7 * number + offset) % len(ids)] for offset in range(tokens)] for number in range(count)]
 
 
+def passages(count: int, words: int = 24) -> list[str]:
+    """Texts of so many words out of one passage, each starting at another word."""
+    every = _TEXT.split()
+    return [" ".join(every[(5 * number + place) % len(every)] for place in range(words)) for number in range(count)]
+
+
 def model_for(family: Family, *, requests: int, tokens: int) -> Model:
     """A `Model` with room for so many requests of so many tokens on the largest size."""
     rounded = tokens + 64
@@ -100,12 +106,12 @@ def by_engine(model: Model, work: Sequence[Work], answer_tokens: int) -> Answere
 
 def by_engine_in_turn(model: Model, work: Sequence[Work], answer_tokens: int) -> Answered:
     """The same engine given one queue a size, one queue after another."""
-    return _in_turn(work, (by_engine(model, batch, answer_tokens) for _, batch in queues(work)))
+    return in_turn(work, (by_engine(model, batch, answer_tokens) for _, batch in queues(work)))
 
 
 def by_transformers(family: Family, work: Sequence[Work], answer_tokens: int) -> Answered:
     """Batched `generate` of transformers, one size after another. Assembling a size is not counted."""
-    return _in_turn(work, (_generate(family, variant, batch, answer_tokens) for variant, batch in queues(work)))
+    return in_turn(work, (_generate(family, variant, batch, answer_tokens) for variant, batch in queues(work)))
 
 
 def queues(work: Sequence[Work]) -> Iterator[tuple[Variant, list[Work]]]:
@@ -114,7 +120,8 @@ def queues(work: Sequence[Work]) -> Iterator[tuple[Variant, list[Work]]]:
         yield variant, [one for one in work if one.variant == variant]
 
 
-def _in_turn(work: Sequence[Work], answered: Iterator[Answered]) -> Answered:
+def in_turn(work: Sequence[Work], answered: Iterator[Answered]) -> Answered:
+    """The answers of queues that came one after another, in the order of the work."""
     parts = [*answered]
     by_queue = {variant: iter(part.token_ids) for (variant, _), part in zip(queues(work), parts, strict=True)}
     return Answered(

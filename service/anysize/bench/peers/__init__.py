@@ -1,0 +1,1 @@
+"""Contenders that run in processes, and where need be in environments, of their own."""

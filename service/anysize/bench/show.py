@@ -1,0 +1,50 @@
+"""What the benchmark commands share: their options, and how a report is shown."""
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.table import Table
+
+from anysize.console import errors_for_people, print_json, terminal
+
+AgainstOption = Annotated[
+    list[str] | None,
+    typer.Option("--against", help="Contenders; may be repeated, or hold a list with commas."),
+]
+VllmPythonOption = Annotated[
+    Path | None, typer.Option(envvar="ANYSIZE_VLLM_PYTHON", help="Python of an environment that has vLLM.")
+]
+LlamacppPythonOption = Annotated[
+    Path | None,
+    typer.Option(envvar="ANYSIZE_LLAMACPP_PYTHON", help="Python of an environment that has llama-cpp-python."),
+]
+GgufOption = Annotated[
+    Path | None, typer.Option(envvar="ANYSIZE_GGUF", help="The teacher as a GGUF file, for llama.cpp.")
+]
+PlotOption = Annotated[Path | None, typer.Option(help="Draw the report into this file, such as bench.png.")]
+JsonOption = Annotated[bool, typer.Option("--json", help="One JSON object on standard output.")]
+
+
+def show(report: dict[str, Any], *, as_json: bool, plot: Path | None = None) -> None:
+    """Print a report, and draw it where asked to."""
+    if plot is not None:
+        with errors_for_people():
+            from anysize.bench.plot import draw
+
+            draw(report, plot)
+    if as_json:
+        print_json(report)
+        return
+    table = Table("figure", "value", title=str(report["benchmark"]))
+    for name, value in report.items():
+        if isinstance(value, dict):
+            for key, one in value.items():
+                table.add_row(f"{name} {key}", _text(one))
+        elif name != "benchmark":
+            table.add_row(name, _text(value))
+    terminal.print(table)
+
+
+def _text(value: Any) -> str:
+    return f"{value:.4g}" if isinstance(value, float) else str(value)
