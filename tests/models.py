@@ -28,7 +28,7 @@ class WatchedModel(Model):
     """The engine's model over a watched family: its steps are counted there, and can be held up or made to fail."""
 
     def __init__(self, family: WatchedFamily, *, kv_bytes: int = KV_BYTES) -> None:
-        super().__init__(family.bank, kv_bytes=kv_bytes)
+        super().__init__(family.bank, kv_bytes=kv_bytes, shared_by=[size.variant for size in family.ladder])
         self._family = family
 
     def step(self, rows: Sequence[Row]) -> Tensor:
@@ -44,6 +44,7 @@ class StubSequence:
     variant: Variant
     pages: int
     token_ids: list[int] = field(default_factory=list)
+    border: int = 0
     is_released: bool = False
 
     @property
@@ -59,6 +60,7 @@ class HashModel:
     """
 
     page_tokens = 4
+    cached_pages = 0
 
     def __init__(self, pages: int = 1000) -> None:
         self.total_pages = pages
@@ -76,7 +78,10 @@ class HashModel:
     def fits(self, variant: Variant, tokens: int) -> bool:
         return self._pages(tokens) <= self.total_pages
 
-    def reserve(self, variant: Variant, tokens: int) -> StubSequence | None:
+    def keeps(self, prompt_tokens: int) -> bool:
+        return False
+
+    def reserve(self, variant: Variant, tokens: int, prompt_ids: Sequence[int] = ()) -> StubSequence | None:
         self.on_reserve()
         pages = self._pages(tokens)
         if pages > self.free_pages:

@@ -263,6 +263,27 @@ def bench_mixed(
     show(report, as_json=as_json, plot=plot)
 
 
+@bench_app.command("prefix")
+def bench_prefix(
+    pairs: Annotated[int, typer.Option(min=1, max=64, help="Pairs of sizes.")] = 5,
+    prompt_tokens: PromptTokensOption = 512,
+    answer_tokens: AnswerTokensOption = 16,
+    rounds: MedianRoundsOption = 3,
+    family: FamilyOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Time to first token of a prompt that another size has run before, against a prompt that is new.
+
+    Examples: `anysize bench prefix` | `anysize bench prefix --pairs 10 --prompt-tokens 1024 --json`
+    """
+    from anysize.bench.prefix import bench_prefix as measure
+
+    report = measure(
+        _load_for_bench(family), pairs=pairs, prompt_tokens=prompt_tokens, answer_tokens=answer_tokens, rounds=rounds
+    )
+    show(report, as_json=as_json)
+
+
 @bench_app.command("single")
 def bench_single(
     size: SizeOption = "teacher",

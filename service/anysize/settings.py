@@ -41,6 +41,9 @@ class Settings(BaseSettings):
     """Memory for keys and values; 0 takes a quarter of what is free once the weights are loaded (of the container's
     limit where there is one, of the GPU's memory on a GPU), but no more than `max_running_requests` answers of the
     longest context can use."""
+    prefix_cache: bool = True
+    """Keep what was computed of prompts, in memory for keys and values that no request needs, for prompts that begin
+    alike: those of the same size, and up to the first layer that differs those of other sizes."""
     max_running_requests: int = Field(default=32, ge=1, le=4096)
     """Answers that are generated side by side; memory for keys and values may allow fewer."""
     max_step_tokens: int = Field(default=256, ge=2, le=1 << 20)

@@ -4,6 +4,8 @@
 """
 
 import os
+import random
+from collections.abc import Sequence
 from dataclasses import asdict, fields
 from typing import Any
 
@@ -22,10 +24,24 @@ VARIANT = Variant.student(2)
 PAGE_TOKENS = 4
 
 
+class Held(list[int]):
+    """The pages of a sequence, and how far its prompt is known."""
+
+    length = 0
+    border = 0
+
+
 class Pool:
-    """Pages, each with the sequence that holds it."""
+    """Pages, each with the sequence that holds it. Every other prompt is known in part, another part of it halfway.
+
+    Attributes:
+        keeps_prompts: whether those that have been run are known afterwards.
+    """
+
+    keeps_prompts = False
 
     def __init__(self, pages: int) -> None:
+        self.chance = random.Random(pages)
         self.owners: list[object | None] = [None] * pages
         self.fails_at = -1  # which call of `reserve` from now on
 
@@ -33,19 +49,25 @@ class Pool:
     def free(self) -> int:
         return self.owners.count(None)
 
-    def reserve(self, variant: Variant, tokens: int) -> list[int] | None:
+    def keeps(self, prompt_tokens: int) -> bool:
+        return self.keeps_prompts
+
+    def reserve(self, variant: Variant, tokens: int, prompt_ids: Sequence[int] = ()) -> Held | None:
         self.fails_at -= 1
         if self.fails_at == 0:
             raise MemoryError
         count = -(-tokens // PAGE_TOKENS)
         if count > self.free:
             return None
-        sequence = [page for page, owner in enumerate(self.owners) if owner is None][:count]
+        sequence = Held([page for page, owner in enumerate(self.owners) if owner is None][:count])
+        if prompt_ids and self.chance.random() < 0.5:
+            sequence.length = self.chance.randrange(len(prompt_ids))
+            sequence.border = self.chance.randint(sequence.length, len(prompt_ids))
         for page in sequence:
             self.owners[page] = sequence
         return sequence
 
-    def release(self, sequence: list[int]) -> None:
+    def release(self, sequence: Held) -> None:
         for page in sequence:
             assert self.owners[page] is sequence, "a page is given back by one who does not hold it"
             self.owners[page] = None
@@ -86,6 +108,7 @@ class SchedulerMachine(RuleBasedStateMachine):
     @rule(prompt=st.integers(1, 16), answer=st.integers(1, 12), samples=st.integers(1, 3), patience=st.integers(1, 30))
     def add(self, prompt: int, answer: int, samples: int, patience: int) -> None:
         new = job(prompt, answer, samples, self.now_s + patience)
+        new.prompt_ids = range(prompt)
         if not self.scheduler.has_room(new.waiting_tokens):
             full = self.scheduler.waiting_count == self.limits.max_queued_requests
             assert full or self.scheduler.waiting_tokens + new.waiting_tokens > self.limits.max_queued_tokens
@@ -142,6 +165,8 @@ class SchedulerMachine(RuleBasedStateMachine):
             self.start(run)
         self.check_nobody_could_start(tokens)
         for share in shares:
+            before, after = share.run.ran_tokens, share.run.ran_tokens + share.tokens
+            assert not before < share.run.sequence.border < after, "a share crosses its border"
             self.scheduler.ran(share)
             self.left[share.run] -= share.tokens
             if not self.left[share.run]:
@@ -153,7 +178,8 @@ class SchedulerMachine(RuleBasedStateMachine):
         assert run.job is queue[0], "nobody overtakes"
         assert run.sample == run.job.samples - self.unstarted[run.job]
         assert len(run.sequence) * PAGE_TOKENS >= run.job.prompt_tokens + run.job.max_tokens - 1
-        self.left[run] = run.job.prompt_tokens + run.job.max_tokens - 1
+        assert run.ran_tokens == run.sequence.length, "what is known is not run"
+        self.left[run] = run.job.prompt_tokens + run.job.max_tokens - 1 - run.ran_tokens
         self.unstarted[run.job] -= 1
         if not self.unstarted[run.job]:
             del self.unstarted[run.job]
@@ -275,6 +301,32 @@ def test_the_answers_to_one_request_start_as_there_are_slots_and_let_nobody_betw
     one.finish(one.running[0])
     step(one)
     assert [(run.job, run.sample) for run in one.running] == [(several, 1), (several, 2)]
+
+
+@pytest.mark.parametrize("keeps_prompts", [False, True])
+def test_where_prompts_are_kept_the_other_answers_wait_until_the_first_has_run_it(keeps_prompts: bool):
+    pool = Pool(100)
+    pool.keeps_prompts = keeps_prompts
+    one = scheduler(pool)
+    one.add(job(20, 4, samples=3))
+    one.add(job(2, 4))
+    started = []
+    while not one.is_idle and len(started) < 4:
+        step(one)
+        started.append(len(one.running))
+        for run in [run for run in one.running if run.ran_tokens == run.job.sequence_tokens]:
+            one.finish(run)
+    assert started == ([1, 1, 4, 4] if keeps_prompts else [4, 4, 4, 4])
+
+
+def test_answers_wait_for_no_prompt_once_those_before_have_ended():
+    pool = Pool(100)
+    pool.keeps_prompts = True
+    one = scheduler(pool, max_running_requests=2)
+    one.add(job(4, 1, samples=2))
+    step(one)
+    one.finish(one.running[0])
+    assert (step(one), one.running[0].sample) == ([(0, 4)], 1)
 
 
 @pytest.mark.parametrize("fails_at", [1, 2, 3], ids=["first answer", "second", "third"])

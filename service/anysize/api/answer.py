@@ -86,9 +86,10 @@ class ChosenVariant(BaseModel):
 
 
 class Usage(BaseModel):
-    """Tokens in and out."""
+    """Tokens in and out; `cached_tokens` are those of the prompt that were known from requests before."""
 
     prompt_tokens: int
+    cached_tokens: int
     completion_tokens: int
     total_tokens: int
 
@@ -136,6 +137,7 @@ class GenerateOut(BaseModel):
             ),
             usage=Usage(
                 prompt_tokens=prompt_tokens,
+                cached_tokens=completion.cached_tokens,
                 completion_tokens=completion_tokens,
                 total_tokens=prompt_tokens + completion_tokens,
             ),

@@ -43,6 +43,19 @@ class Metrics:
         self._generation_tokens = Counter(
             "anysize_generation_tokens", "Generated tokens.", ["variant"], registry=self.registry
         )
+        self._cache_queries = Counter(
+            "anysize_prefix_cache_queries",
+            "Prompt tokens that were looked for in the prefix cache.",
+            registry=self.registry,
+        )
+        self._cache_hits = Counter(
+            "anysize_prefix_cache_hits", "Prompt tokens that were found there and not computed.", registry=self.registry
+        )
+        self._cache_resumed = Counter(
+            "anysize_prefix_cache_resumed",
+            "Prompt tokens that were found there up to some layer, from other sizes, and computed from there on.",
+            registry=self.registry,
+        )
         self._queue_s = self._histogram("anysize_request_queue_time_seconds", "Time in the queue.", _LATENCY_BUCKETS_S)
         self._ttft_s = self._histogram(
             "anysize_time_to_first_token_seconds", "Time to first token.", _LATENCY_BUCKETS_S
@@ -69,6 +82,11 @@ class Metrics:
         self._gauge("anysize_num_requests_waiting", "Requests in the queue.", lambda: engine.state().waiting)
         self._gauge("anysize_num_requests_running", "Requests in the model.", lambda: engine.state().running)
         self._gauge("anysize_kv_pages_total", "KV pages.", lambda: model.total_pages)
+        self._gauge(
+            "anysize_kv_pages_cached",
+            "KV pages kept for prompts to come, held by no request.",
+            lambda: model.cached_pages,
+        )
         self._gauge("anysize_kv_pages_used", "KV pages that requests hold.", lambda: model.used_pages)
         self._gauge(
             "anysize_kv_cache_usage_perc", "Share of the KV pages in use.", lambda: model.used_pages / model.total_pages
@@ -86,6 +104,9 @@ class Metrics:
         timing = completion.timing
         self._finished.labels(variant, completion.finish_reason).inc()
         self._prompt_tokens.inc(len(request.prompt_ids))
+        self._cache_queries.inc(len(request.prompt_ids))
+        self._cache_hits.inc(completion.cached_tokens)
+        self._cache_resumed.inc(completion.resumed_tokens)
         self._generation_tokens.labels(variant).inc(completion.completion_tokens)
         if completion.finish_reason == "cancelled":
             return  # how long a client stayed says nothing of how long an answer takes

@@ -74,7 +74,8 @@ def load_model(settings: Settings, family: Family, kernels: Kernels | None) -> M
     kv_bytes = settings.kv_bytes or default_kv_bytes(
         family.bank, answers=settings.max_running_requests, context_tokens=family.context_tokens
     )
-    return Model(family.bank, kv_bytes=kv_bytes, kernels=kernels)
+    shared_by = [size.variant for size in family.ladder] if settings.prefix_cache else []
+    return Model(family.bank, kv_bytes=kv_bytes, shared_by=shared_by, kernels=kernels)
 
 
 def run_server(settings: Settings, *, say: Callable[[str], None]) -> None:

@@ -132,6 +132,7 @@ class Engine:
             prompt_tokens=len(request.prompt_ids),
             max_tokens=request.sampling.max_tokens,
             samples=request.samples,
+            prompt_ids=request.prompt_ids,
             on_piece=on_piece,
             arrived_s=time.monotonic(),
         )

@@ -9,9 +9,11 @@ from collections import abc
 import torch
 from torch import Tensor
 
+from anysize.engine.hidden import HiddenStates
 from anysize.engine.kernels.kernels import Kernels
 from anysize.engine.memory import heads_and_width, layer_token_bytes
-from anysize.engine.pages import PagePool
+from anysize.engine.pages import PagePool, runs_of
+from anysize.engine.prefix import Lease, PrefixCache, forks
 from anysize.engine.sequence import Row, Sequence
 from anysize.engine.sweep import Sweep
 from anysize.errors import SettingsError
@@ -19,6 +21,10 @@ from anysize.family.bank import Bank
 from anysize.family.variant import Variant
 
 __all__ = ["Model", "Row", "Sequence"]
+
+# Of the memory for keys and values, where hidden states are kept. A page of them is 1.5 pages of keys and values of the
+# built-in family, and a prompt of its student keeps five for eleven of those.
+_STATES_SHARE = 8
 
 
 class Model:
@@ -29,15 +35,37 @@ class Model:
         kv_bytes: bounds the memory of keys and values. It is asked of the system at once and touched as pages fill.
         page_tokens: tokens a page holds.
         kernels: compiled ones, where they are to be used; float32 on the CPU alone.
+        shared_by: the sizes whose prompts are kept for those that begin alike; nothing is kept where there are none.
 
     Raises:
         SettingsError: `kv_bytes` is less than one token at every layer of the teacher needs.
     """
 
-    def __init__(self, bank: Bank, *, kv_bytes: int, page_tokens: int = 16, kernels: Kernels | None = None) -> None:
+    def __init__(
+        self,
+        bank: Bank,
+        *,
+        kv_bytes: int,
+        page_tokens: int = 16,
+        shared_by: abc.Collection[Variant] = (),
+        kernels: Kernels | None = None,
+    ) -> None:
         heads, width = heads_and_width(bank)
         weight = next(bank.teacher.parameters())
         page_bytes = page_tokens * layer_token_bytes(bank)
+        self._sweep = Sweep(bank, kernels)
+        is_kept = bool(shared_by) and not self._sweep.keys_depend_on_length
+        self._states: HiddenStates | None = None
+        if is_kept and any(forks(size, shared_by) for size in shared_by):
+            state_bytes = page_tokens * bank.teacher.config.hidden_size * weight.element_size()
+            self._states = HiddenStates(
+                kv_bytes // _STATES_SHARE // state_bytes,
+                page_tokens=page_tokens,
+                width=bank.teacher.config.hidden_size,
+                dtype=weight.dtype,
+                device=weight.device,
+            )
+            kv_bytes -= self._states.total * state_bytes
         pages = kv_bytes // page_bytes
         least = bank.blocks.teacher_layers
         if pages < least:
@@ -49,7 +77,7 @@ class Model:
         self._pool = PagePool(
             pages, page_tokens=page_tokens, heads=heads, width=width, dtype=weight.dtype, device=weight.device
         )
-        self._sweep = Sweep(bank, kernels)
+        self._cache = PrefixCache(bank.blocks, shared_by, self._pool, self._states) if is_kept else None
 
     @property
     def total_pages(self) -> int:
@@ -58,42 +86,59 @@ class Model:
 
     @property
     def free_pages(self) -> int:
-        """Pages that no sequence holds."""
-        return self._pool.free
+        """Pages that no sequence holds, those in which something is kept included."""
+        return self._pool.free + self.cached_pages
+
+    @property
+    def cached_pages(self) -> int:
+        """Pages in which something is kept for prompts to come, and that no sequence holds."""
+        return self._cache.idle_pages if self._cache else 0
 
     @property
     def used_pages(self) -> int:
         """Pages that sequences hold."""
-        return self._pool.used
+        return self._pool.used - self.cached_pages
 
     def fits(self, variant: Variant, tokens: int) -> bool:
         """Whether `reserve` could ever succeed, with nothing else running."""
         return self._pages(variant, tokens) <= self._pool.total
 
-    def reserve(self, variant: Variant, tokens: int) -> Sequence | None:
+    def keeps(self, prompt_tokens: int) -> bool:
+        """Whether a second prompt like one of so many tokens would find it known once it has been run."""
+        return self._cache is not None and prompt_tokens > self._pool.page_tokens
+
+    def reserve(self, variant: Variant, tokens: int, prompt_ids: abc.Sequence[int] = ()) -> Sequence | None:
         """Make room for one request.
 
         Args:
             variant: the size that it runs on.
             tokens: the most that it can need, prompt and answer together.
+            prompt_ids: the first of these tokens. What is known of them need not be run: `length` of the sequence and
+                its `border` say how much that is. Without them nothing is known, and nothing is kept.
 
         Returns:
             Its place, which nobody else can take until it is released; None if there are not enough free pages now.
         """
-        if self._pages(variant, tokens) > self._pool.free:
-            return None
-        each = self._pages_of_a_place(tokens)
-        places: list[tuple[range, ...]] = []
-        for _ in range(variant.depth(self._blocks)):
-            runs = self._pool.take(each)
-            assert runs is not None
-            places.append(runs)
-        return Sequence(variant, places, self._pool)
+        if self._cache is None or not prompt_ids:
+            return self._place(variant, tokens, None)
+        lease = self._cache.lease(variant, prompt_ids)
+        sequence = self._place(variant, tokens, lease)
+        if sequence is None:
+            self._cache.give_up(lease)
+        else:
+            self._cache.make_states(lease)
+        return sequence
 
     def release(self, sequence: Sequence) -> None:
         """Give back the pages of a sequence, which is of no more use. Once for each."""
+        if self._cache is None or sequence.lease is None:
+            for runs in sequence.places:
+                self._pool.give_back(runs)
+            return
+        kept = {page for kept in sequence.lease.held for page in kept.pages}
         for runs in sequence.places:
-            self._pool.give_back(runs)
+            self._pool.give_back(runs_of([page for run in runs for page in run if page not in kept]))
+        self._cache.give_up(sequence.lease)
 
     @torch.inference_mode()
     def step(self, rows: abc.Sequence[Row]) -> Tensor:
@@ -113,10 +158,29 @@ class Model:
         for row in rows:
             assert row.token_ids, "a row brings no token"
             assert row.sequence.length + len(row.token_ids) <= row.sequence.capacity, "a row has no room for its tokens"
-        logits_RV = self._sweep.run(rows, self._pool).float()
+            assert not row.entry or row.start + len(row.token_ids) <= row.sequence.border, "a row crosses its border"
+        logits_RV = self._sweep.run(rows, self._pool, self._states).float()
         for row in rows:
             row.sequence.length += len(row.token_ids)
+            if self._cache is not None and row.sequence.lease is not None:
+                self._cache.ran(row.sequence.lease, row.token_ids, row.sequence.pages_at)
         return logits_RV
+
+    def _place(self, variant: Variant, tokens: int, lease: Lease | None) -> Sequence | None:
+        """A sequence over the pages that are known and new ones for the rest; None if there are not enough."""
+        each, depth = self._pages_of_a_place(tokens), variant.depth(self._blocks)
+        known = self._cache.known_pages(lease) if self._cache and lease else [[]] * depth
+        needed = each * depth - sum(map(len, known))
+        if needed > self.free_pages:
+            return None
+        if self._cache:
+            self._cache.make_room(needed)
+        places: list[tuple[range, ...]] = []
+        for pages in known:
+            runs = self._pool.take(each - len(pages)) if len(pages) < each else ()
+            assert runs is not None
+            places.append(runs_of([*pages, *(page for run in runs for page in run)]) if pages else runs)
+        return Sequence(variant, places, self._pool, lease)
 
     def _pages(self, variant: Variant, tokens: int) -> int:
         return variant.depth(self._blocks) * self._pages_of_a_place(tokens)

@@ -6,7 +6,7 @@ are therefore handed out side by side wherever the pool still has room for that,
 """
 
 from bisect import bisect_left, insort
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 import torch
 from torch import Tensor
@@ -91,3 +91,14 @@ class PagePool:
         self._free[place : place + 1] = [rest] if rest else []
         self.used += pages
         return taken
+
+
+def runs_of(pages: Sequence[int]) -> tuple[range, ...]:
+    """The same pages in the same order, those that follow each other joined."""
+    runs: list[range] = []
+    for page in pages:
+        if runs and runs[-1].stop == page:
+            runs[-1] = range(runs[-1].start, page + 1)
+        else:
+            runs.append(range(page, page + 1))
+    return tuple(runs)

@@ -136,10 +136,15 @@ class Completion:
     Attributes:
         choices: its answers, at least one.
         timing: of the whole request.
+        cached_tokens: of the prompt, that were known from requests before and not computed.
+        resumed_tokens: of the prompt, that were known up to some layer from requests of other sizes, and computed from
+            there on.
     """
 
     choices: tuple[Choice, ...]
     timing: Timing
+    cached_tokens: int = 0
+    resumed_tokens: int = 0
 
     @property
     def text(self) -> str:

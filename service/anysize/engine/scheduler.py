@@ -7,6 +7,7 @@ that decodes, and what is left of the step's token limit goes to prompts, oldest
 
 import logging
 from collections import deque
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, Generic, Protocol, TypeVar
 
@@ -16,11 +17,30 @@ from anysize.family.variant import Variant
 logger = logging.getLogger(__name__)
 
 
+class Place(Protocol):
+    """A sequence as the scheduler sees it.
+
+    Attributes:
+        length: tokens that are stored; those of a prompt that is known already are from the start.
+        border: no share of a step may lead from before it to behind it.
+    """
+
+    @property
+    def length(self) -> int: ...  # noqa: D102
+
+    @property
+    def border(self) -> int: ...  # noqa: D102
+
+
 class Pages(Protocol):
     """Who hands out KV pages."""
 
-    def reserve(self, variant: Variant, tokens: int) -> Any | None:
-        """Pages for a sequence of at most `tokens` tokens, or None if there are not enough now."""
+    def keeps(self, prompt_tokens: int) -> bool:
+        """Whether a second prompt like one of so many tokens would find it known once it has been run."""
+        ...
+
+    def reserve(self, variant: Variant, tokens: int, prompt_ids: Sequence[int] = ()) -> Any | None:
+        """A `Place` for a sequence of at most `tokens` tokens that begins so; None if pages are short now."""
         ...
 
     def release(self, sequence: Any) -> None:
@@ -37,16 +57,22 @@ class Job:
         prompt_tokens: at least one.
         max_tokens: of one answer, at least one.
         samples: how many answers.
+        prompt_ids: the prompt, where what is known of it need not be run again.
         deadline_s: when waiting has lasted too long, on whatever clock the caller uses.
         started: how many of the answers have been started.
+        cached_tokens: of the prompt, that were known when the first of them was started, and not run.
+        resumed_tokens: of the prompt after these, that were then known at the first positions.
     """
 
     variant: Variant
     prompt_tokens: int
     max_tokens: int
     samples: int = 1
+    prompt_ids: Sequence[int] = ()
     deadline_s: float = float("inf")
     started: int = field(default=0, init=False)
+    cached_tokens: int = field(default=0, init=False)
+    resumed_tokens: int = field(default=0, init=False)
 
     @property
     def sequence_tokens(self) -> int:
@@ -69,7 +95,7 @@ class Run(Generic[JobT]):
     Attributes:
         job: whose answer.
         sample: which of its answers.
-        sequence: its pages.
+        sequence: its pages; a `Place`.
         ran_tokens: how many tokens, of the prompt and then of the answer, have been run.
     """
 
@@ -206,14 +232,17 @@ class Scheduler(Generic[JobT]):
         return [job for job in self.waiting if job.deadline_s <= now_s]
 
     def _chunk(self, run: Run[JobT], budget: int) -> Share[JobT]:
-        return Share(run, min(run.job.prompt_tokens - run.ran_tokens, self._limits.prefill_chunk_tokens, budget))
+        border = run.sequence.border if run.ran_tokens < run.sequence.border else run.job.prompt_tokens
+        return Share(run, min(border - run.ran_tokens, self._limits.prefill_chunk_tokens, budget))
 
     def _start(self, step: Step[JobT]) -> Run[JobT] | None:
         """Start the first in the queue; None if nobody waits or slots or pages are short. Nobody overtakes."""
         while self._queue and len(self._running) < self._limits.max_running_requests:
             job = self._queue[0]
+            if job.started and self._waits_for_its_prompt(job):
+                return None
             try:
-                sequence = self._pages.reserve(job.variant, job.sequence_tokens)
+                sequence = self._pages.reserve(job.variant, job.sequence_tokens, job.prompt_ids)
             except Exception:
                 logger.exception("reserving pages failed")
                 self.drop(job)
@@ -222,7 +251,10 @@ class Scheduler(Generic[JobT]):
                 continue
             if sequence is None:
                 return None
-            run = Run(job, job.started, sequence)
+            run = Run(job, job.started, sequence, sequence.length)
+            if not job.started:
+                job.cached_tokens = sequence.length
+                job.resumed_tokens = max(0, sequence.border - sequence.length)
             job.started += 1
             self._queued_tokens -= job.sequence_tokens
             if job.started == job.samples:
@@ -230,3 +262,8 @@ class Scheduler(Generic[JobT]):
             self._running.append(run)
             return run
         return None
+
+    def _waits_for_its_prompt(self, job: JobT) -> bool:
+        """Whether the next answer to a job had better wait until one before has run the prompt, and made it known."""
+        runs = [run for run in self._running if run.job is job]
+        return bool(runs) and self._pages.keeps(job.prompt_tokens) and not any(run.decodes for run in runs)

@@ -38,6 +38,11 @@ class StepModel(Pages, Protocol):
         ...
 
     @property
+    def cached_pages(self) -> int:
+        """Those of the free ones in which something is kept for prompts to come."""
+        ...
+
+    @property
     def used_pages(self) -> int:
         """Those that somebody holds."""
         ...

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from anysize.engine.attention import NAME
 from anysize.engine.ends import Ends
+from anysize.engine.hidden import HiddenStates
 from anysize.engine.kernels.kernels import Kernels
 from anysize.engine.mixed import Border, is_delta, mixed
 from anysize.engine.packing import packed_kvs
@@ -52,27 +53,35 @@ class Sweep:
             lambda rows: plan_step(bank.blocks, rows, shares_base=self._shares_base)
         )
 
-    def run(self, rows: abc.Sequence[Row], pool: PagePool) -> Tensor:
+    @property
+    def keys_depend_on_length(self) -> bool:
+        """Whether the keys of a token follow from how many come after it, so that no other sequence can use them."""
+        return getattr(self._rotary, "rope_type", None) in _BY_LENGTH
+
+    def run(self, rows: abc.Sequence[Row], pool: PagePool, states: HiddenStates | None = None) -> Tensor:
         """Advance rows by their tokens: store keys and values, compute the logits that are wanted.
 
         Args:
             rows: at least one.
             pool: where the keys and values of their sequences are.
+            states: where the hidden states of their prompts are kept, and come from where a row is taken up late.
 
         Returns:
             Logits [rows with `wants_logits`, V], in the order of the rows.
         """
-        plan: Plan = self._plan(tuple((row.sequence.variant, len(row.token_ids)) for row in rows))
+        plan: Plan = self._plan(tuple((row.sequence.variant, len(row.token_ids), row.entry) for row in rows))
         packed = [rows[row] for row in plan.rows]
         positions_1T = torch.tensor([_positions(packed)], device=self._device)
         hidden_1TD = self._ends.embed(packed, positions_1T)
         rotation = self._rotation(packed, hidden_1TD, positions_1T)
         kvs = packed_kvs(plan, rows, pool, self._kernels)
-        for position in plan.positions:
+        for number, position in enumerate(plan.positions):
             if position.order is not None:
                 order_T = torch.tensor(position.order, device=self._device)
                 hidden_1TD = hidden_1TD[:, order_T]
                 rotation = rotation and tuple(part[:, order_T] for part in rotation)
+            if states is not None:
+                _exchange(number, [rows[row] for row in position.rows], hidden_1TD[0], states)
             for visit in position.visits:
                 self._border.students = visit.students
                 layer, kv = self._layers[visit.layer], next(kvs)
@@ -109,12 +118,28 @@ class Sweep:
         """Cosines and sines for the tokens, as layers take them; None where positions are learned."""
         if self._rotary is None:
             return None
-        if getattr(self._rotary, "rope_type", None) not in _BY_LENGTH:
+        if not self.keys_depend_on_length:
             return self._rotary(hidden_1TD, positions_1T)
         # Each row by itself and on a fresh view, because such a module remembers the longest sequence that it has seen.
         by_row = positions_1T.split([len(row.token_ids) for row in packed], dim=1)
         parts = [view(self._rotary)(hidden_1TD, positions_1N) for positions_1N in by_row]
         return tuple(torch.cat(of_rows, dim=1) for of_rows in zip(*parts, strict=True))
+
+
+def _exchange(position: int, packed: abc.Sequence[Row], hidden_TD: Tensor, states: HiddenStates) -> None:
+    """Bring in the hidden states of the rows that are taken up at a position, and keep those of the others there."""
+    start = 0
+    for row in packed:
+        tokens = len(row.token_ids)
+        here_ND = hidden_TD[start : start + tokens]
+        start += tokens
+        lease = row.sequence.lease
+        if lease is None or (pages := lease.state_pages.get(position)) is None:
+            continue
+        if row.entry == position:
+            here_ND.copy_(states.read(pages, row.start, row.start + tokens))
+        else:
+            states.write(pages, row.start, here_ND)
 
 
 def _positions(packed: abc.Sequence[Row]) -> list[int]:

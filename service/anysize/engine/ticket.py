@@ -65,7 +65,12 @@ class Ticket(Job):
         choices = [
             answer.choice() if (answer := self.answers.get(sample)) else _unstarted() for sample in range(self.samples)
         ]
-        return Completion(choices=tuple(choices), timing=self._timing(now_s))
+        return Completion(
+            choices=tuple(choices),
+            timing=self._timing(now_s),
+            cached_tokens=self.cached_tokens,
+            resumed_tokens=self.resumed_tokens,
+        )
 
     def _timing(self, now_s: float) -> Timing:
         started_s = now_s if self.started_s is None else self.started_s
