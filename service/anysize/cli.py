@@ -1,23 +1,23 @@
 """The command line: `anysize fetch | serve | variants | generate | export | bench`."""
 
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
 import typer
 from rich.table import Table
 
-from anysize.bench.clients import bench_http, bench_load
-from anysize.bench.show import (
-    AgainstOption,
-    GgufOption,
+from anysize.commands.bench import bench_app
+from anysize.commands.options import (
+    CompileOption,
+    DeviceOption,
+    DTypeOption,
+    FamilyOption,
     JsonOption,
-    LlamacppPythonOption,
-    PlotOption,
-    VllmPythonOption,
-    show,
+    QuantizeOption,
+    SizeOption,
 )
 from anysize.console import errors_for_people, print_json, say, terminal
-from anysize.settings import DType, Settings, load_settings, settings_help
+from anysize.settings import Settings, load_settings, settings_help
 
 app = typer.Typer(
     name="anysize",
@@ -26,29 +26,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode="markdown",
 )
-bench_app = typer.Typer(help="Measure this machine. Every ratio is of two figures from one run.", no_args_is_help=True)
 app.add_typer(bench_app, name="bench")
-bench_app.command("http")(bench_http)
-bench_app.command("load")(bench_load)
-
-FamilyOption = Annotated[Path | None, typer.Option("--family", help="Family folder; the built-in one by default.")]
-DeviceOption = Annotated[str | None, typer.Option(help="cpu, cuda, cuda:1 ...; auto takes a GPU where there is one.")]
-DTypeOption = Annotated[DType | None, typer.Option(help="Type of the weights in memory.")]
-CompileOption = Annotated[
-    bool | None,
-    typer.Option(
-        "--compile/--no-compile", help="Kernels compiled for this machine, by default where a compiler is there."
-    ),
-]
-QuantizeOption = Annotated[
-    Literal["int8"] | None, typer.Option(help="Round the weights: a quarter of the bytes, and faster on a CPU.")
-]
-SizeOption = Annotated[str, typer.Option("--size", help="A fraction of the teacher such as 0.7, or a variant id.")]
-PromptTokensOption = Annotated[int, typer.Option(min=1, max=4096, help="Tokens of each prompt.")]
-AnswerTokensOption = Annotated[int, typer.Option(min=2, max=4096, help="Tokens of each answer.")]
-MedianRoundsOption = Annotated[
-    int, typer.Option("--rounds", min=1, max=100, help="Rounds that count; the figures are medians.")
-]
 
 
 @app.command()
@@ -160,9 +138,18 @@ def generate(
         settings = load_settings(family=family, device=device, dtype=dtype)
         loaded = _load(settings)
         from anysize.commands.generate import generate_once
+        from anysize.commands.serve import load_kernels
 
         answer = generate_once(
-            loaded, settings, prompt, size, chat=chat, max_tokens=max_tokens, temperature=temperature, seed=seed
+            loaded,
+            settings,
+            prompt,
+            size,
+            chat=chat,
+            max_tokens=max_tokens,
+            temperature=temperature,
+            seed=seed,
+            kernels=load_kernels(settings, say),
         )
     if as_json:
         print_json(answer.model_dump(exclude_unset=True))
@@ -191,145 +178,6 @@ def export(
 
         exported = export_size(loaded, size, out)
     say(f"wrote {exported.id} ({exported.layers} layers) to {out}")
-
-
-@bench_app.command("build")
-def bench_build(
-    rounds: Annotated[int, typer.Option(min=3, max=1000, help="Assemblies of each size.")] = 20,
-    family: FamilyOption = None,
-    plot: PlotOption = None,
-    as_json: JsonOption = False,
-) -> None:
-    """Time the assembly of every served size, and count the weight bytes it adds.
-
-    Examples: `anysize bench build` | `anysize bench build --rounds 100 --json`
-    """
-    from anysize.bench.build import bench_build as measure
-
-    show(measure(_load_for_bench(family), rounds), as_json=as_json, plot=plot)
-
-
-@bench_app.command("memory")
-def bench_memory(family: FamilyOption = None, plot: PlotOption = None, as_json: JsonOption = False) -> None:
-    """Compare the service's resident memory after a request to every size with that after one to the teacher.
-
-    Examples: `anysize bench memory` | `anysize bench memory --family runs/tiny/family --json`
-    """
-    from anysize.bench.memory import bench_memory as measure
-
-    with errors_for_people():
-        report = measure(family)
-    show(report, as_json=as_json, plot=plot)
-
-
-@bench_app.command("mixed")
-def bench_mixed(
-    requests: Annotated[int, typer.Option(min=1, max=256, help="Requests in the batch.")] = 16,
-    sizes: Annotated[int, typer.Option(min=1, max=256, help="Sizes that they ask for.")] = 8,
-    prompt_tokens: PromptTokensOption = 32,
-    answer_tokens: AnswerTokensOption = 64,
-    rounds: MedianRoundsOption = 3,
-    family: FamilyOption = None,
-    against: AgainstOption = None,
-    vllm_python: VllmPythonOption = None,
-    plot: PlotOption = None,
-    as_json: JsonOption = False,
-) -> None:
-    """Answer requests of many sizes in one batch; compare with one size alone and with contenders.
-
-    These are per-size-queues (the same engine, one size after another), transformers (batched `generate`, one size
-    after another), processes (one a size, all at once) and vllm (exported sizes, one after another). All but vllm are
-    the default.
-
-    Examples: `anysize bench mixed` | `anysize bench mixed --sizes 4 --against transformers,vllm --plot mixed.png`
-    """
-    from anysize.bench.contenders import MIXED, MIXED_DEFAULT, Places, parse_against
-    from anysize.bench.mixed import bench_mixed as measure
-
-    with errors_for_people():
-        names = parse_against(against, MIXED, MIXED_DEFAULT)
-        settings = load_settings(family=family)
-        report = measure(
-            _load(settings),
-            requests=requests,
-            sizes=sizes,
-            prompt_tokens=prompt_tokens,
-            answer_tokens=answer_tokens,
-            rounds=rounds,
-            against=names,
-            places=Places(family=settings.family, vllm_python=vllm_python),
-            say=say,
-        )
-    show(report, as_json=as_json, plot=plot)
-
-
-@bench_app.command("prefix")
-def bench_prefix(
-    pairs: Annotated[int, typer.Option(min=1, max=64, help="Pairs of sizes.")] = 5,
-    prompt_tokens: PromptTokensOption = 512,
-    answer_tokens: AnswerTokensOption = 16,
-    rounds: MedianRoundsOption = 3,
-    family: FamilyOption = None,
-    as_json: JsonOption = False,
-) -> None:
-    """Time to first token of a prompt that another size has run before, against a prompt that is new.
-
-    Examples: `anysize bench prefix` | `anysize bench prefix --pairs 10 --prompt-tokens 1024 --json`
-    """
-    from anysize.bench.prefix import bench_prefix as measure
-
-    report = measure(
-        _load_for_bench(family), pairs=pairs, prompt_tokens=prompt_tokens, answer_tokens=answer_tokens, rounds=rounds
-    )
-    show(report, as_json=as_json)
-
-
-@bench_app.command("single")
-def bench_single(
-    size: SizeOption = "teacher",
-    batch: Annotated[list[int] | None, typer.Option(min=1, max=256, help="Requests at once; may be repeated.")] = None,
-    prompt_tokens: PromptTokensOption = 32,
-    answer_tokens: AnswerTokensOption = 64,
-    rounds: MedianRoundsOption = 3,
-    family: FamilyOption = None,
-    against: AgainstOption = None,
-    vllm_python: VllmPythonOption = None,
-    llamacpp_python: LlamacppPythonOption = None,
-    gguf: GgufOption = None,
-    plot: PlotOption = None,
-    as_json: JsonOption = False,
-) -> None:
-    """Answer batches of 1, 4 and 16 requests of one size; compare with contenders.
-
-    These are transformers (the default), vllm (the exported size) and llamacpp (the quantized teacher, batch 1 only).
-
-    Examples: `anysize bench single` | `anysize bench single --size 0.7 --batch 1 --batch 8 --against vllm --json`
-    """
-    from anysize.bench.contenders import SINGLE, SINGLE_DEFAULT, Places, parse_against
-    from anysize.bench.single import bench_single as measure
-    from anysize.sizing.budget import find_size
-
-    with errors_for_people():
-        names = parse_against(against, SINGLE, SINGLE_DEFAULT)
-        settings = load_settings(family=family)
-        loaded = _load(settings)
-        report = measure(
-            loaded,
-            find_size(loaded, size),
-            batches=batch or [1, 4, 16],
-            prompt_tokens=prompt_tokens,
-            answer_tokens=answer_tokens,
-            rounds=rounds,
-            against=names,
-            places=Places(family=settings.family, vllm_python=vllm_python, llamacpp_python=llamacpp_python, gguf=gguf),
-            say=say,
-        )
-    show(report, as_json=as_json, plot=plot)
-
-
-def _load_for_bench(family: Path | None) -> Any:
-    with errors_for_people():
-        return _load(load_settings(family=family))
 
 
 def _load(settings: Settings) -> Any:

@@ -12,18 +12,28 @@ from typing import Self
 
 import torch
 
-from anysize.bench.decoding import Answered, Work, by_engine_in_turn, by_transformers, in_turn, queues
+from anysize.bench.decoding import (
+    Answered,
+    Work,
+    by_engine,
+    by_engine_in_turn,
+    by_transformers,
+    in_turn,
+    model_for,
+    queues,
+)
 from anysize.bench.peers.peer import Peer
+from anysize.engine.kernels.kernels import Kernels
 from anysize.engine.model import Model
 from anysize.errors import SettingsError
 from anysize.family.export import export_variant
-from anysize.family.family import Family
+from anysize.family.family import Family, builtin_folder
 from anysize.family.fetch import cache_folder
 from anysize.family.variant import Variant
 
-MIXED = ("per-size-queues", "transformers", "processes", "vllm", "vllm-eager")
+MIXED = ("per-size-queues", "transformers", "processes", "uncompiled", "int8", "vllm", "vllm-eager")
 MIXED_DEFAULT = ("per-size-queues", "transformers", "processes")
-SINGLE = ("transformers", "vllm", "vllm-eager", "llamacpp")
+SINGLE = ("transformers", "uncompiled", "int8", "vllm", "vllm-eager", "llamacpp")
 SINGLE_DEFAULT = ("transformers",)
 
 _NEEDS = {"vllm": "vllm", "vllm-eager": "vllm", "llamacpp": "llamacpp"}
@@ -81,6 +91,7 @@ class Contenders:
     Args:
         family: whose sizes answer.
         model: the engine's, for those that are the engine itself used otherwise.
+        kernels: those that the engine has.
         places: see there.
         requests: the most at once.
         tokens: the most in a request, prompt and answer.
@@ -88,10 +99,19 @@ class Contenders:
     """
 
     def __init__(
-        self, family: Family, model: Model, places: Places, *, requests: int, tokens: int, say: Callable[[str], None]
+        self,
+        family: Family,
+        model: Model,
+        kernels: Kernels | None,
+        places: Places,
+        *,
+        requests: int,
+        tokens: int,
+        say: Callable[[str], None],
     ) -> None:
         self._family = family
-        self._model = model
+        self._models = {"per-size-queues": model}
+        self._kernels = kernels
         self._places = places
         self._requests = requests
         self._tokens = tokens
@@ -120,6 +140,10 @@ class Contenders:
         found = {name: self._interpreter(_NEEDS[name]) for name in names if name in _NEEDS}
         if "llamacpp" in names and not (self._places.gguf and self._places.gguf.is_file()):
             raise SettingsError(_GGUF_ADVICE)
+        if "uncompiled" in names:
+            self._models["uncompiled"] = model_for(self._family, requests=self._requests, tokens=self._tokens)
+        if "int8" in names:
+            self._models["int8"] = self._model_in_int8()
         if "processes" in names:
             self._start_processes(variants)
         for name in names:
@@ -133,7 +157,9 @@ class Contenders:
     def way(self, name: str, work: Sequence[Work], answer_tokens: int) -> Callable[[], Answered]:
         """What makes a contender do some work."""
         if name == "per-size-queues":
-            return lambda: by_engine_in_turn(self._model, work, answer_tokens)
+            return lambda: by_engine_in_turn(self._models[name], work, answer_tokens)
+        if name in self._models:
+            return lambda: by_engine(self._models[name], work, answer_tokens)
         if name == "transformers":
             return lambda: by_transformers(self._family, work, answer_tokens)
         if name == "processes":
@@ -157,6 +183,14 @@ class Contenders:
         joined = in_turn(work, iter(parts))
         return Answered(joined.token_ids, total_s, max(part.decode_s for part in parts), joined.decode_tokens)
 
+    def _model_in_int8(self) -> Model:
+        if self._kernels is None:
+            raise SettingsError("--against int8 needs compiled kernels; leave out --no-compile")
+        self._say("int8 loads the family once more")
+        kind = {"dtype": torch.float32, "device": torch.device("cpu"), "quantization": "int8"}
+        rounded = Family.load(self._places.family or builtin_folder(), **kind)
+        return model_for(rounded, requests=self._requests, tokens=self._tokens, kernels=self._kernels)
+
     def _start_processes(self, variants: Sequence[Variant]) -> None:
         self._say(f"starting a process for each of {len(variants)} sizes")
         # More threads than cores would make all of them slower.
@@ -172,6 +206,7 @@ class Contenders:
                 requests=self._requests,
                 tokens=self._tokens,
                 threads=threads,
+                compiled=self._kernels is not None,
             )
             self._enter("processes", variant, peer)
         for variant in variants:

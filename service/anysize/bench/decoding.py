@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 import torch
 
+from anysize.engine.kernels.kernels import Kernels
 from anysize.engine.memory import token_bytes
 from anysize.engine.model import Model, Row
 from anysize.family.family import Family
@@ -73,10 +74,10 @@ def passages(count: int, words: int = 24) -> list[str]:
     return [" ".join(every[(5 * number + place) % len(every)] for place in range(words)) for number in range(count)]
 
 
-def model_for(family: Family, *, requests: int, tokens: int) -> Model:
+def model_for(family: Family, *, requests: int, tokens: int, kernels: Kernels | None = None) -> Model:
     """A `Model` with room for so many requests of so many tokens on the largest size."""
     rounded = tokens + 64
-    return Model(family.bank, kv_bytes=requests * rounded * token_bytes(family.bank))
+    return Model(family.bank, kv_bytes=requests * rounded * token_bytes(family.bank), kernels=kernels)
 
 
 def by_engine(model: Model, work: Sequence[Work], answer_tokens: int) -> Answered:

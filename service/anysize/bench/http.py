@@ -11,6 +11,7 @@ from anysize.bench.decoding import model_for, passages
 from anysize.bench.mixed import spread_sizes
 from anysize.bench.service import running_service
 from anysize.engine.engine import Engine
+from anysize.engine.kernels.kernels import Kernels
 from anysize.engine.limits import Limits
 from anysize.engine.request import GenerationRequest, Sampling
 from anysize.family.family import Family
@@ -26,6 +27,7 @@ def bench_http(
     sizes: int,
     answer_tokens: int,
     rounds: int,
+    kernels: Kernels | None,
     say: Callable[[str], None],
 ) -> dict[str, Any]:
     """Answer the same requests, all at once, by the engine in this process and by a service in another.
@@ -42,6 +44,7 @@ def bench_http(
         sizes: that they ask for.
         answer_tokens: of each answer, unless it ends by itself.
         rounds: counted ones, after one that is not.
+        kernels: those that the settings give a service.
         say: told in one line what is being done.
 
     Returns:
@@ -65,7 +68,7 @@ def bench_http(
         for number, (size, text) in enumerate(asked)
     ]
     longest = max(len(one.prompt_ids) for one in work) + answer_tokens
-    engine = Engine(family, model_for(family, requests=requests, tokens=longest), Limits.of(settings))
+    engine = Engine(family, model_for(family, requests=requests, tokens=longest, kernels=kernels), Limits.of(settings))
     direct: list[float] = []
     streamed: list[float] = []
     without: list[float] = []

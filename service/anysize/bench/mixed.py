@@ -8,6 +8,7 @@ from anysize.bench.bandwidth import read_bytes_per_s, step_bytes
 from anysize.bench.comparison import measure, speeds, unlike
 from anysize.bench.contenders import Contenders, Places
 from anysize.bench.decoding import Answered, Work, by_engine, model_for, prompts, queues
+from anysize.engine.kernels.kernels import Kernels
 from anysize.family.family import Family, Size
 
 _ONE_SIZE = "one_size_of_mean_depth"
@@ -23,6 +24,7 @@ def bench_mixed(
     rounds: int,
     against: Sequence[str],
     places: Places,
+    kernels: Kernels | None,
     say: Callable[[str], None],
 ) -> dict[str, Any]:
     """Answer the same requests in several ways, in turn in every round, after one round that is not counted.
@@ -36,6 +38,7 @@ def bench_mixed(
         rounds: counted ones.
         against: contenders beside one size of mean depth.
         places: where they find what they need.
+        kernels: compiled ones for the engine, where it is to have them.
         say: told in one line what is being done.
 
     Returns:
@@ -54,8 +57,8 @@ def bench_mixed(
     alike = min(family.ladder, key=lambda size: abs(size.layers - mean_layers))
     one_size = [Work(alike.variant, one.prompt_ids) for one in work]
     tokens = prompt_tokens + answer_tokens
-    model = model_for(family, requests=requests, tokens=tokens)
-    with Contenders(family, model, places, requests=requests, tokens=tokens, say=say) as contenders:
+    model = model_for(family, requests=requests, tokens=tokens, kernels=kernels)
+    with Contenders(family, model, kernels, places, requests=requests, tokens=tokens, say=say) as contenders:
         contenders.prepare(against, variants)
         ways: dict[str, Callable[[], Answered]] = {"mixed": lambda: by_engine(model, work, answer_tokens)}
         ways |= {name.replace("-", "_"): contenders.way(name, work, answer_tokens) for name in against}
@@ -72,6 +75,7 @@ def bench_mixed(
         "prompt_tokens": prompt_tokens,
         "answer_tokens": answer_tokens,
         "rounds": rounds,
+        "compiled": kernels is not None,
         "layers_mean": mean_layers,
         "layers_of_one_size": alike.layers,
         **speeds(measured),

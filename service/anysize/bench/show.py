@@ -1,29 +1,11 @@
-"""What the benchmark commands share: their options, and how a report is shown."""
+"""How a benchmark's report is shown."""
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Any
 
-import typer
 from rich.table import Table
 
 from anysize.console import errors_for_people, print_json, terminal
-
-AgainstOption = Annotated[
-    list[str] | None,
-    typer.Option("--against", help="Contenders; may be repeated, or hold a list with commas."),
-]
-VllmPythonOption = Annotated[
-    Path | None, typer.Option(envvar="ANYSIZE_VLLM_PYTHON", help="Python of an environment that has vLLM.")
-]
-LlamacppPythonOption = Annotated[
-    Path | None,
-    typer.Option(envvar="ANYSIZE_LLAMACPP_PYTHON", help="Python of an environment that has llama-cpp-python."),
-]
-GgufOption = Annotated[
-    Path | None, typer.Option(envvar="ANYSIZE_GGUF", help="The teacher as a GGUF file, for llama.cpp.")
-]
-PlotOption = Annotated[Path | None, typer.Option(help="Draw the report into this file, such as bench.png.")]
-JsonOption = Annotated[bool, typer.Option("--json", help="One JSON object on standard output.")]
 
 
 def show(report: dict[str, Any], *, as_json: bool, plot: Path | None = None) -> None:

@@ -7,6 +7,7 @@ from anysize.bench.bandwidth import read_bytes_per_s, step_bytes
 from anysize.bench.comparison import measure, speeds, unlike
 from anysize.bench.contenders import Contenders, Places
 from anysize.bench.decoding import Work, by_engine, model_for, prompts
+from anysize.engine.kernels.kernels import Kernels
 from anysize.errors import SettingsError
 from anysize.family.family import Family, Size
 
@@ -24,6 +25,7 @@ def bench_single(
     rounds: int,
     against: Sequence[str],
     places: Places,
+    kernels: Kernels | None,
     say: Callable[[str], None],
 ) -> dict[str, Any]:
     """Answer batches of requests with the engine and with contenders, in turn in every round.
@@ -37,6 +39,7 @@ def bench_single(
         rounds: counted ones, after one that is not.
         against: contenders. llama.cpp has the teacher alone, quantized, and answers batches of 1.
         places: where they find what they need.
+        kernels: compiled ones for the engine, where it is to have them.
         say: told in one line what is being done.
 
     Returns:
@@ -50,7 +53,7 @@ def bench_single(
     if "llamacpp" in against and size.variant != family.teacher.variant:
         raise SettingsError("--against llamacpp: the GGUF file is of the teacher; leave --size at teacher")
     tokens = prompt_tokens + answer_tokens
-    model = model_for(family, requests=max(batches), tokens=tokens)
+    model = model_for(family, requests=max(batches), tokens=tokens, kernels=kernels)
     readable = read_bytes_per_s(next(family.bank.teacher.parameters()).device)
     report: dict[str, Any] = {
         "benchmark": "single",
@@ -59,9 +62,10 @@ def bench_single(
         "prompt_tokens": prompt_tokens,
         "answer_tokens": answer_tokens,
         "rounds": rounds,
+        "compiled": kernels is not None,
         "memory_read_gb_per_s": readable / 1e9,
     }
-    with Contenders(family, model, places, requests=max(batches), tokens=tokens, say=say) as contenders:
+    with Contenders(family, model, kernels, places, requests=max(batches), tokens=tokens, say=say) as contenders:
         contenders.prepare(against, [size.variant])
         for batch in batches:
             work = [Work(size.variant, ids) for ids in prompts(family, batch, prompt_tokens)]

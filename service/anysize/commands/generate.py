@@ -8,6 +8,7 @@ from anysize.api.answer import GenerateOut, TokenTexts
 from anysize.api.prompt import PromptEncoder
 from anysize.api.schemas import GenerateIn
 from anysize.engine.engine import Engine
+from anysize.engine.kernels.kernels import Kernels
 from anysize.engine.limits import Limits
 from anysize.engine.memory import token_bytes
 from anysize.engine.model import Model
@@ -30,6 +31,7 @@ def generate_once(
     max_tokens: int,
     temperature: float,
     seed: int | None,
+    kernels: Kernels | None,
 ) -> GenerateOut:
     """Answer one prompt.
 
@@ -51,7 +53,9 @@ def generate_once(
         sampling=body.sampling(),
     )
     kv_bytes = token_bytes(family.bank) * (len(request.prompt_ids) + max_tokens + _PAGE_TOKENS)
-    engine = Engine(family, Model(family.bank, kv_bytes=kv_bytes, page_tokens=_PAGE_TOKENS), Limits.of(settings))
+    engine = Engine(
+        family, Model(family.bank, kv_bytes=kv_bytes, page_tokens=_PAGE_TOKENS, kernels=kernels), Limits.of(settings)
+    )
     engine.start()
     try:
         completion = engine.submit(request).result()
