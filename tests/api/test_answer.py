@@ -31,7 +31,7 @@ def test_each_field_says_what_it_is_named_for():
         {"index": 0, "text": "ab", "finish_reason": "stop"},
         {"index": 1, "text": "cde", "finish_reason": "length"},
     ]
-    assert out["usage"] == {"prompt_tokens": 3, "completion_tokens": 5, "total_tokens": 8}
+    assert out["usage"] == {"prompt_tokens": 3, "cached_tokens": 0, "completion_tokens": 5, "total_tokens": 8}
     assert out["timing"] == {"queue_ms": 1000.123, "ttft_ms": 2000.0, "tpot_ms": 300.0, "total_ms": 4000.0}
 
 

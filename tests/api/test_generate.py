@@ -29,8 +29,9 @@ def test_an_answer_has_exactly_the_documented_fields(shared: RunningService):
     answer = answered(shared.generate(prompt=PROMPT, max_tokens=5))
     assert set(answer) == {"id", "text", "finish_reason", "variant", "usage", "timing"}
     assert set(answer["variant"]) == {"id", "parameters", "fraction", "layers", "patched"}
-    assert set(answer["usage"]) == {"prompt_tokens", "completion_tokens", "total_tokens"}
+    assert set(answer["usage"]) == {"prompt_tokens", "cached_tokens", "completion_tokens", "total_tokens"}
     assert set(answer["timing"]) == {"queue_ms", "ttft_ms", "tpot_ms", "total_ms"}
+    assert 0 <= answer["usage"].pop("cached_tokens") < len(PROMPT)
     assert answer["usage"] == {"prompt_tokens": len(PROMPT), "completion_tokens": 5, "total_tokens": len(PROMPT) + 5}
     assert answer["finish_reason"] == "length"
     timing = answer["timing"]

@@ -5,12 +5,14 @@ import time
 
 import pytest
 from fakes import Gate, long_winded_family
-from models import eventually
+from models import KV_BYTES, eventually
 from prometheus_client.parser import text_string_to_metric_families
 from serving import RunningService, serving
 
+from anysize.commands.serve import load_model
 from anysize.engine.request import GenerationRequest, Sampling
 from anysize.errors import EngineError
+from anysize.settings import Settings
 
 
 def metrics(service: RunningService) -> dict[str, float]:
@@ -195,6 +197,35 @@ def test_kv_pages_are_counted_while_they_are_held(service: RunningService):
     gate.open()
     future.result(timeout=30)
     eventually(lambda: metrics(service)["anysize_kv_pages_used{}"] == 0)
+
+
+def test_a_prompt_that_was_run_before_is_counted_as_known(service: RunningService):
+    smallest, teacher = service.family.ladder[0].id, service.family.ladder[-1].id
+    prompt = "x" * 40  # two pages of 16 tokens, and a half
+    answers = {}
+    for variant in (smallest, smallest, teacher, teacher):
+        response = service.generate(prompt=prompt, max_tokens=4, variant=variant)
+        assert response.status_code == 200
+        answers.setdefault(variant, []).append(response.json())
+    for first, second in answers.values():
+        assert (first["usage"]["cached_tokens"], second["usage"]["cached_tokens"]) == (0, 32)
+        assert first["text"] == second["text"]
+    samples = metrics(service)
+    assert samples["anysize_prefix_cache_queries_total{}"] == 4 * 40
+    assert samples["anysize_prefix_cache_hits_total{}"] == 2 * 32
+    assert samples["anysize_prefix_cache_resumed_total{}"] == 0  # the two sizes differ from the first layer on
+    between = service.family.ladder[1].id
+    assert service.generate(prompt=prompt, max_tokens=4, variant=between).json()["usage"]["cached_tokens"] == 0
+    assert metrics(service)["anysize_prefix_cache_resumed_total{}"] == 32
+    assert samples["anysize_kv_pages_cached{}"] > 0
+    assert samples["anysize_kv_pages_used{}"] == 0
+
+
+def test_without_the_prefix_cache_nothing_is_known():
+    family = long_winded_family()
+    model = load_model(Settings(prefix_cache=False, kv_bytes=KV_BYTES), family)
+    assert not model.keeps(1000)
+    assert load_model(Settings(kv_bytes=KV_BYTES), family).keeps(1000)
 
 
 def test_prompts_are_in_no_metric(service: RunningService):

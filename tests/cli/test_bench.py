@@ -12,6 +12,7 @@ from transformers import PreTrainedModel
 
 from anysize.bench.build import bench_build
 from anysize.bench.memory import bench_memory
+from anysize.bench.prefix import bench_prefix, spread_pairs
 from anysize.family.family import Family
 from anysize.family.variant import Variant
 
@@ -68,6 +69,28 @@ def test_a_copied_buffer_is_counted(monkeypatch: pytest.MonkeyPatch):
 
     monkeypatch.setattr(family(), "assemble", assemble)
     assert bench_build(family(), rounds=3)["new_weight_bytes"] == 20 * len(family().ladder)
+
+
+def test_a_prompt_answers_alike_whoever_ran_it_before():
+    report = bench_prefix(family(), pairs=3, prompt_tokens=50, answer_tokens=4, rounds=1)
+    assert report["benchmark"] == "prefix"
+    assert report["answers_unlike_cold_ones"] == 0
+    shares = [value for name, value in report.items() if name.endswith("_shared_share") and "_over_" not in name]
+    assert len(shares) == 2  # of three positions, patched from the last on, sizes part at the second or at the third
+    assert all(0 < share < 1 for share in shares)
+    for name in ("saved_over_shared_share", "same_size_again_over_cold", "decode_time_after_hit_over_cold"):
+        assert f"ratio_{name}" in report
+
+
+def test_pairs_run_from_those_that_share_most():
+    pairs = spread_pairs(family(), 8)
+    assert pairs
+    assert [pair.shared_share for pair in pairs] == sorted((pair.shared_share for pair in pairs), reverse=True)
+    for pair in pairs:
+        first, second = (size.variant.stack(family().bank.blocks) for size in (pair.first, pair.second))
+        shared = next(n for n, (a, b) in enumerate(zip(first, second, strict=False)) if a != b)
+        assert pair.shared_share == shared / len(second)
+    assert len(spread_pairs(family(), 1)) == 1
 
 
 def test_memory_is_measured_on_a_service_of_its_own(folder: Path):

@@ -1,6 +1,7 @@
 """What is kept of prompts: never another answer than without it, never a page lost, never one taken from its holder."""
 
 from collections import Counter
+from functools import partial
 from typing import Any, get_args
 
 import pytest
@@ -9,7 +10,7 @@ from fakes import ARCHITECTURES, VOCABULARY, Kind, tiny_bank, tiny_config
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
-from torch import Tensor
+from torch import Tensor, nn
 
 from anysize.engine.model import Model, Row, Sequence
 from anysize.engine.prefix import chain, forks
@@ -190,21 +191,20 @@ def test_layers_below_the_first_difference_are_not_called_for_what_is_known():
     model = model_over(bank_of("llama", "full"))
     prompt = list(range(20, 40))
     answer(model, STUDENT, prompt)
-    ran: Counter[tuple[str, int]] = Counter()
+    ran: Counter[str] = Counter()
+
+    def count(name: str, _layer: nn.Module, args: tuple[Tensor, ...]) -> None:
+        ran[name] += args[0].shape[1]
+
     for ref, layer in model._sweep._layers.items():
-        name = (str(ref.owner), ref.layer)
-
-        def count(_: object, args: tuple[Tensor], name: tuple[str, int] = name) -> None:
-            ran[name] += args[0].shape[1]
-
-        layer.register_forward_pre_hook(count)
+        layer.register_forward_pre_hook(partial(count, f"{ref.owner} {ref.layer}"))
 
     one = Asked(LADDER[1].choice, prompt, arrives=0, chunk=30, answer_tokens=1)
     assert begin(model, one)
     advance(model, [one])
 
     assert one.done
-    assert ran == {("teacher", 6): 20, ("teacher", 7): 20}
+    assert ran == {"teacher 6": 20, "teacher 7": 20}
 
 
 def test_answers_to_one_prompt_share_its_pages_while_they_run():
