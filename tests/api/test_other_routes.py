@@ -223,9 +223,9 @@ def test_a_prompt_that_was_run_before_is_counted_as_known(service: RunningServic
 
 def test_without_the_prefix_cache_nothing_is_known():
     family = long_winded_family()
-    model = load_model(Settings(prefix_cache=False, kv_bytes=KV_BYTES), family)
+    model = load_model(Settings(prefix_cache=False, kv_bytes=KV_BYTES), family, None)
     assert not model.keeps(1000)
-    assert load_model(Settings(kv_bytes=KV_BYTES), family).keeps(1000)
+    assert load_model(Settings(kv_bytes=KV_BYTES), family, None).keeps(1000)
 
 
 def test_prompts_are_in_no_metric(service: RunningService):
