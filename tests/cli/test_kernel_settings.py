@@ -1,5 +1,6 @@
 """When a service has compiled kernels, and when it says why it has none."""
 
+import shutil
 from pathlib import Path
 
 import pytest
@@ -8,6 +9,8 @@ from anysize.commands.serve import load_kernels
 from anysize.engine.kernels.kernels import Kernels
 from anysize.errors import SettingsError
 from anysize.settings import load_settings
+
+pytestmark = pytest.mark.skipif(shutil.which("c++") is None, reason="there is no C++ compiler")
 
 
 @pytest.fixture

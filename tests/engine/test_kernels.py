@@ -1,5 +1,6 @@
 """Compiled kernels against torch, and what happens where they cannot be compiled."""
 
+import shutil
 import stat
 from pathlib import Path
 
@@ -13,6 +14,8 @@ from torch.nn import functional as F
 from anysize.engine.kernels.build import build
 from anysize.engine.kernels.kernels import Kernels
 from anysize.errors import SettingsError
+
+pytestmark = pytest.mark.skipif(shutil.which("c++") is None, reason="there is no C++ compiler")
 
 sizes = st.integers(1, 80)
 
