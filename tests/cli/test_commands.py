@@ -16,7 +16,11 @@ from anysize.cli import app
 from anysize.family.family import Family
 from anysize.settings import Settings
 
-COMMANDS = (["fetch"], ["serve"], ["variants"], ["generate"], ["export"], ["bench", "build"], ["bench", "memory"])
+BENCHMARKS = ("build", "memory", "mixed", "single", "http", "load")
+COMMANDS = (
+    *(["fetch"], ["serve"], ["variants"], ["generate"], ["export"]),
+    *(["bench", name] for name in BENCHMARKS),
+)
 
 
 def run(*arguments: str, **env: str) -> Result:

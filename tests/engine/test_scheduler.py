@@ -1,22 +1,25 @@
-"""The policy of the scheduler, against everything that may be asked of it in any order.
+"""The policy of the scheduler, against everything that may be asked of it in any order."""
 
-`SCHEDULER_EXAMPLES=500` in the environment runs more of them.
-"""
-
-import os
 import random
 from collections.abc import Sequence
 from dataclasses import asdict, fields
 from typing import Any
 
 import pytest
-from hypothesis import settings
+from hypothesis import Phase, settings
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
+from hypothesis.stateful import (
+    RuleBasedStateMachine,
+    initialize,
+    invariant,
+    precondition,
+    rule,
+    run_state_machine_as_test,
+)
 from models import limits
 
 from anysize.engine.limits import Limits
-from anysize.engine.scheduler import Job, Run, Scheduler, Share
+from anysize.engine.scheduler import Job, Run, Scheduler, Share, Step
 from anysize.family.variant import Variant
 from anysize.settings import Settings as ServiceSettings
 
@@ -82,6 +85,8 @@ def job(prompt_tokens: int = 4, max_tokens: int = 4, samples: int = 1, deadline_
 class SchedulerMachine(RuleBasedStateMachine):
     """Adds, cancels, steps, ends and lets time pass; what must hold is checked at each step and after each rule."""
 
+    scheduler_class: type[Scheduler[Job]] = Scheduler
+
     @initialize(
         running=st.integers(1, 5),
         spare=st.integers(1, 12),
@@ -99,7 +104,7 @@ class SchedulerMachine(RuleBasedStateMachine):
             prefill_chunk_tokens=chunk,
         )
         self.pool = Pool(pages)
-        self.scheduler: Scheduler[Job] = Scheduler(self.limits, self.pool)
+        self.scheduler = self.scheduler_class(self.limits, self.pool)
         self.now_s = 0.0
         self.arrived: list[Job] = []  # and not dropped, in the order of their arrival
         self.unstarted: dict[Job, int] = {}
@@ -241,10 +246,84 @@ class SchedulerMachine(RuleBasedStateMachine):
         assert self.pool.free == len(self.pool.owners)
 
 
-SchedulerMachine.TestCase.settings = settings(
-    max_examples=int(os.environ.get("SCHEDULER_EXAMPLES", "60")), stateful_step_count=50
+@pytest.mark.timeout(1500)
+@pytest.mark.parametrize("examples", [60, pytest.param(500, marks=pytest.mark.fault)])
+def test_any_order_of_events_keeps_every_promise(examples: int):
+    run_state_machine_as_test(SchedulerMachine, settings=settings(max_examples=examples, stateful_step_count=50))
+
+
+class Leaks(Scheduler[Job]):
+    def finish(self, run: Run[Job]) -> None:
+        self._running.remove(run)
+
+
+class ReleasesTwice(Scheduler[Job]):
+    def finish(self, run: Run[Job]) -> None:
+        super().finish(run)
+        self._pages.release(run.sequence)
+
+
+class LetsTheLastOvertake(Scheduler[Job]):
+    def _start(self, step: Step[Job]) -> Run[Job] | None:
+        self._queue.rotate(1)
+        return super()._start(step)
+
+
+class ForgetsTheStepLimit(Scheduler[Job]):
+    def _chunk(self, run: Run[Job], budget: int) -> Share[Job]:
+        return super()._chunk(run, budget + 1)
+
+
+class ForgetsTheQueueLimit(Scheduler[Job]):
+    def has_room(self, tokens: int) -> bool:
+        return self._queued_tokens + tokens <= self._limits.max_queued_tokens
+
+
+class KeepsTokensOfTheDropped(Scheduler[Job]):
+    def drop_waiting(self, job: Job) -> None:
+        if job in self._queue:
+            self._queue.remove(job)
+
+
+class SetsOneAside(Scheduler[Job]):
+    def plan(self) -> Step[Job]:
+        step = super().plan()
+        if len(step.shares) > 2 and step.shares[1].run.decodes:
+            del step.shares[1]
+        return step
+
+
+class StartsNobodyWhileSomeRun(Scheduler[Job]):
+    def _start(self, step: Step[Job]) -> Run[Job] | None:
+        return None if self._running else super()._start(step)
+
+
+class CallsTheStartedLate(Scheduler[Job]):
+    def late(self, now_s: float) -> list[Job]:
+        return [one for one in self._queue if one.deadline_s <= now_s]
+
+
+BUGS = (
+    *(Leaks, ReleasesTwice, LetsTheLastOvertake, ForgetsTheStepLimit, ForgetsTheQueueLimit),
+    *(KeepsTokensOfTheDropped, SetsOneAside, StartsNobodyWhileSomeRun, CallsTheStartedLate),
 )
-test_any_order_of_events_keeps_every_promise = SchedulerMachine.TestCase
+
+
+@pytest.mark.parametrize("bug", BUGS, ids=lambda bug: bug.__name__)
+def test_each_promise_is_seen_to_be_broken(bug: type[Scheduler[Job]]):
+    class Planted(SchedulerMachine):
+        scheduler_class = bug
+
+    found_soon = settings(
+        max_examples=200,
+        stateful_step_count=50,
+        phases=[Phase.generate],
+        derandomize=True,
+        database=None,
+        report_multiple_bugs=False,
+    )
+    with pytest.raises(AssertionError):
+        run_state_machine_as_test(Planted, settings=found_soon)
 
 
 def scheduler(pool: Pool | None = None, **given: int) -> Scheduler[Job]:
