@@ -76,8 +76,9 @@ def test_a_prompt_answers_alike_whoever_ran_it_before():
     assert report["benchmark"] == "prefix"
     assert report["answers_unlike_cold_ones"] == 0
     shares = [value for name, value in report.items() if name.endswith("_shared_share") and "_over_" not in name]
-    assert len(shares) == 2  # of three positions, patched from the last on, sizes part at the second or at the third
-    assert all(0 < share < 1 for share in shares)
+    assert shares == [
+        pytest.approx(1 / 3)
+    ]  # the student has one of three layers below the size that patches all but one
     for name in ("saved_over_shared_share", "same_size_again_over_cold", "decode_time_after_hit_over_cold"):
         assert f"ratio_{name}" in report
 

@@ -1,5 +1,6 @@
 """Contenders in processes of their own: what is asked of them, what comes back, and how they fail."""
 
+import shutil
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -14,6 +15,7 @@ from anysize.bench.mixed import bench_mixed
 from anysize.bench.peers import peer as peer_module
 from anysize.bench.peers.peer import Peer
 from anysize.bench.single import bench_single
+from anysize.engine.kernels.kernels import Kernels
 from anysize.errors import EngineError, SettingsError
 from anysize.family.family import Family
 
@@ -95,6 +97,32 @@ def test_processes_and_vllm_answer_as_the_mixed_batch_does(family: Family, folde
         ratio = report["mixed_tokens_per_s"] / report[f"{name}_tokens_per_s"]
         assert report[f"ratio_mixed_over_{name}"] == pytest.approx(ratio)
     assert not (stand_in.parent / "cache" / "bench-exports").exists()
+
+
+@pytest.mark.skipif(shutil.which("c++") is None, reason="there is no C++ compiler")
+def test_the_engine_without_kernels_and_with_int8_weights_are_contenders(family: Family, folder: Path):
+    report = bench_single(
+        family,
+        family.teacher,
+        batches=[1, 3],
+        against=["uncompiled", "int8"],
+        places=Places(family=folder),
+        kernels=Kernels.compiled(print),
+        **SHORT,
+    )
+
+    assert report["compiled"]
+    for batch in (1, 3):
+        assert report[f"batch_{batch}_answers_unlike_uncompiled"] == 0
+        for other in ("uncompiled", "int8"):
+            assert report[f"ratio_batch_{batch}_over_{other}"] > 0
+
+
+def test_int8_without_kernels_is_refused(family: Family, folder: Path):
+    with pytest.raises(SettingsError, match="needs compiled kernels"):
+        bench_single(
+            family, family.teacher, batches=[1], against=["int8"], places=Places(family=folder), kernels=None, **SHORT
+        )
 
 
 def test_llamacpp_answers_batches_of_one_alone(family: Family, stand_in: Path, tmp_path: Path):

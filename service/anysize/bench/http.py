@@ -27,7 +27,7 @@ def bench_http(
     sizes: int,
     answer_tokens: int,
     rounds: int,
-    kernels: Kernels | None,
+    kernels: Kernels | None = None,
     say: Callable[[str], None],
 ) -> dict[str, Any]:
     """Answer the same requests, all at once, by the engine in this process and by a service in another.

@@ -24,7 +24,7 @@ def bench_mixed(
     rounds: int,
     against: Sequence[str],
     places: Places,
-    kernels: Kernels | None,
+    kernels: Kernels | None = None,
     say: Callable[[str], None],
 ) -> dict[str, Any]:
     """Answer the same requests in several ways, in turn in every round, after one round that is not counted.

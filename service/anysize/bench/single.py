@@ -25,7 +25,7 @@ def bench_single(
     rounds: int,
     against: Sequence[str],
     places: Places,
-    kernels: Kernels | None,
+    kernels: Kernels | None = None,
     say: Callable[[str], None],
 ) -> dict[str, Any]:
     """Answer batches of requests with the engine and with contenders, in turn in every round.

@@ -55,7 +55,9 @@ def bench_build(
     """
     from anysize.bench.build import bench_build as measure
 
-    show(measure(_loaded(load_settings(family=family)), rounds), as_json=as_json, plot=plot)
+    with errors_for_people():
+        report = measure(_loaded(load_settings(family=family)), rounds)
+    show(report, as_json=as_json, plot=plot)
 
 
 @bench_app.command("memory")
@@ -129,13 +131,14 @@ def bench_prefix(
     """
     from anysize.bench.prefix import bench_prefix as measure
 
-    report = measure(
-        _loaded(load_settings(family=family)),
-        pairs=pairs,
-        prompt_tokens=prompt_tokens,
-        answer_tokens=answer_tokens,
-        rounds=rounds,
-    )
+    with errors_for_people():
+        report = measure(
+            _loaded(load_settings(family=family)),
+            pairs=pairs,
+            prompt_tokens=prompt_tokens,
+            answer_tokens=answer_tokens,
+            rounds=rounds,
+        )
     show(report, as_json=as_json)
 
 
