@@ -181,3 +181,19 @@ def test_a_compiler_that_gets_it_wrong_is_found_out(tmp_path: Path, monkeypatch:
 
     with pytest.raises(SettingsError, match="compute nonsense"):
         Kernels.compiled(print)
+
+
+def test_a_cache_that_cannot_be_written_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    (tmp_path / "file").write_text("")
+    monkeypatch.setenv("ANYSIZE_CACHE", str(tmp_path / "file"))
+
+    with pytest.raises(SettingsError, match="cannot be kept in .*ANYSIZE_CACHE"):
+        build(print)
+
+
+def test_a_damaged_library_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("ANYSIZE_CACHE", str(tmp_path))
+    build(print).write_bytes(b"nonsense")
+
+    with pytest.raises(SettingsError, match="cannot be loaded: .*; delete "):
+        Kernels.compiled(print)

@@ -26,18 +26,19 @@ def build(say: Callable[[str], None]) -> Path:
         say: told in one line what is being done, where it takes time.
 
     Raises:
-        SettingsError: there is no C++ compiler that can do it.
+        SettingsError: there is no C++ compiler that can do it, or the cache folder cannot be written.
     """
     compiler = _compiler()
     library = cache_folder() / "kernels" / f"kernels-{_fingerprint(compiler)}.so"
     if not library.exists():
         say(f"compiling kernels for this machine with {compiler[0]}, once")
-        library.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=library.parent) as folder:
-            built = Path(folder) / "kernels.so"
-            _run([*compiler, *_OPTIONS, "-fopenmp", "-c", str(_SOURCE), "-o", f"{built}.o"])
-            _run([*compiler, "-shared", f"{built}.o", "-o", str(built), *_openmp()])
-            built.replace(library)
+        try:
+            _compile(compiler, library)
+        except OSError as error:
+            raise SettingsError(
+                f"compiled kernels cannot be kept in {library.parent}: {error.strerror}; name a folder that can be "
+                "written in ANYSIZE_CACHE"
+            ) from error
     return library
 
 
@@ -50,6 +51,15 @@ def _compiler() -> list[str]:
         f"there is no C++ compiler (looked for {named[0] if named else 'c++, g++ and clang++'}); install one (on "
         "Debian and Ubuntu: apt install g++) or name it in CXX"
     )
+
+
+def _compile(compiler: list[str], library: Path) -> None:
+    library.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=library.parent) as folder:
+        built = Path(folder) / "kernels.so"
+        _run([*compiler, *_OPTIONS, "-fopenmp", "-c", str(_SOURCE), "-o", f"{built}.o"])
+        _run([*compiler, "-shared", f"{built}.o", "-o", str(built), *_openmp()])
+        built.replace(library)
 
 
 def _fingerprint(compiler: list[str]) -> str:

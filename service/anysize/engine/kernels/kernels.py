@@ -34,11 +34,14 @@ class Kernels:
         library: made by `build`.
 
     Raises:
-        SettingsError: it does not compute what torch does.
+        SettingsError: it cannot be loaded, or does not compute what torch does.
     """
 
     def __init__(self, library: Path) -> None:
-        loaded = ctypes.CDLL(str(library))
+        try:
+            loaded = ctypes.CDLL(str(library))
+        except OSError as error:
+            raise SettingsError(f"the compiled kernels cannot be loaded: {error}; delete {library}") from error
         self._linear = _function(loaded.anysize_linear, POINTER(_Map), c_int64, c_void_p, *(c_int64,) * 2, c_int, c_int)
         self._rms_norm = _function(loaded.anysize_rms_norm, *(c_void_p,) * 3, *(c_int64,) * 2, c_float)
         self._silu_times = _function(loaded.anysize_silu_times, *(c_void_p,) * 2, c_int64)
