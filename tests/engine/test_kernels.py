@@ -187,7 +187,7 @@ def test_a_cache_that_cannot_be_written_is_said(tmp_path: Path, monkeypatch: pyt
     (tmp_path / "file").write_text("")
     monkeypatch.setenv("ANYSIZE_CACHE", str(tmp_path / "file"))
 
-    with pytest.raises(SettingsError, match="cannot be kept in .*ANYSIZE_CACHE"):
+    with pytest.raises(SettingsError, match=r"cannot be kept in .*ANYSIZE_CACHE"):
         build(print)
 
 
@@ -195,5 +195,5 @@ def test_a_damaged_library_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     monkeypatch.setenv("ANYSIZE_CACHE", str(tmp_path))
     build(print).write_bytes(b"nonsense")
 
-    with pytest.raises(SettingsError, match="cannot be loaded: .*; delete "):
+    with pytest.raises(SettingsError, match=r"cannot be loaded: .*; delete "):
         Kernels.compiled(print)
