@@ -138,6 +138,7 @@ def test_counters_move_by_what_was_answered(service: RunningService):
         "anysize_request_success_total{finished_reason=length,variant=student}": 2,
         "anysize_request_success_total{finished_reason=length,variant=teacher}": 1,
         "anysize_prompt_tokens_total{}": 2 * 3 + 5,
+        "anysize_prefix_cache_queries_total{}": 2 * 3 + 5,
         "anysize_generation_tokens_total{variant=student}": 8,
         "anysize_generation_tokens_total{variant=teacher}": 1,
         "anysize_request_queue_time_seconds_count{variant=student}": 2,
