@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 from torch import Tensor, nn
 
+from anysize.engine.kernels.kernels import Kernels
 from anysize.engine.model import Model, Row, Sequence
 from anysize.engine.prefix import chain, forks
 from anysize.engine.shelf import Kept, Key, Shelf
@@ -23,8 +24,10 @@ LADDER = [Variant.of(POSITIONS, patched) for patched in ([], [4], [3, 4], [2, 4]
 STUDENT, TEACHER = LADDER[0], LADDER[-1]
 
 
-def model_over(bank: Any, kv_bytes: int = 1 << 18, page_tokens: int = PAGE_TOKENS) -> Model:
-    return Model(bank, kv_bytes=kv_bytes, page_tokens=page_tokens, shared_by=LADDER)
+def model_over(
+    bank: Any, kv_bytes: int = 1 << 18, page_tokens: int = PAGE_TOKENS, kernels: Kernels | None = None
+) -> Model:
+    return Model(bank, kv_bytes=kv_bytes, page_tokens=page_tokens, shared_by=LADDER, kernels=kernels)
 
 
 def begin(model: Model, one: Asked) -> bool:
@@ -111,7 +114,8 @@ requests = st.builds(
 @pytest.mark.parametrize(
     ("architecture", "kind"), [(architecture, kind) for architecture in ARCHITECTURES for kind in KINDS]
 )
-@settings(max_examples=12)
+@pytest.mark.parametrize("compiled", [False, True], ids=["plain", "compiled"])
+@settings(max_examples=8)
 @given(
     asked=st.lists(requests, min_size=2, max_size=8),
     page_tokens=st.integers(1, 5),
@@ -119,10 +123,17 @@ requests = st.builds(
     leavers=st.sets(st.integers(0, 7), max_size=2),
 )
 def test_a_random_mix_over_prompts_that_begin_alike_answers_as_each_size_alone(
-    architecture: str, kind: Kind, asked: list[Asked], page_tokens: int, kv_bytes: int, leavers: set[int]
+    kernels: Kernels,
+    architecture: str,
+    kind: Kind,
+    compiled: bool,
+    asked: list[Asked],
+    page_tokens: int,
+    kv_bytes: int,
+    leavers: set[int],
 ):
     bank = bank_of(architecture, kind)
-    model = model_over(bank, kv_bytes, page_tokens)
+    model = model_over(bank, kv_bytes, page_tokens, kernels if compiled else None)
     asked = [one for one in asked if model.fits(one.variant, len(one.prompt) + one.answer_tokens)]
     step, left = 0, set()
     while not all(one.done or number in left for number, one in enumerate(asked)):
