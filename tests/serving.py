@@ -52,7 +52,7 @@ def serving(family: WatchedFamily, *, kv_bytes: int = KV_BYTES, **settings: Any)
     """Serve a family; stops at the end, whatever still runs."""
     given = {"max_queued_requests": 8, "prefill_chunk_tokens": 16, "drain_s": 20.0, **settings}
     app = create_app(Settings(**given), family, WatchedModel(family, kv_bytes=kv_bytes))
-    with socket.socket() as listener:
+    with socket.socket(socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP) as listener:  # as `anysize serve` does
         listener.bind(("127.0.0.1", 0))
         config = uvicorn.Config(app, log_level="critical", timeout_graceful_shutdown=20)
         server = uvicorn.Server(config)

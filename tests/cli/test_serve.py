@@ -1,5 +1,6 @@
 """`python -m anysize serve` as a process: how it starts, and how it stops."""
 
+import asyncio
 import os
 import signal
 import socket
@@ -20,6 +21,7 @@ from serving import LIMIT_S
 from typer.testing import CliRunner
 
 from anysize.cli import app
+from anysize.commands.serve import listening
 from anysize.engine.model import Model
 from anysize.engine.request import GenerationRequest, Sampling
 from anysize.family.family import Family
@@ -120,3 +122,22 @@ def test_a_host_that_is_not_there_is_one_line(folder: Path):
     result = CliRunner().invoke(app, ["serve", "--family", str(folder), "--host", "192.0.2.1", "--port", "0"])
     assert result.exit_code == 2
     assert "cannot listen on 192.0.2.1" in result.stderr
+
+
+def test_short_responses_on_a_kept_connection_wait_for_no_acknowledgement():
+    async def accepted() -> int:
+        options: asyncio.Future[int] = asyncio.get_running_loop().create_future()
+
+        def look(_reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            connection = writer.get_extra_info("socket")
+            options.set_result(connection.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY))
+            writer.close()
+
+        with listening("127.0.0.1", 0) as listener:
+            async with await asyncio.start_server(look, sock=listener):
+                _reader, writer = await asyncio.open_connection(*listener.getsockname())
+                found = await options
+                writer.close()
+                return found
+
+    assert asyncio.run(accepted())

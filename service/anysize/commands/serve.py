@@ -89,7 +89,7 @@ def run_server(settings: Settings, *, say: Callable[[str], None]) -> None:
         SettingsError: the address cannot be listened on.
     """
     # Before the weights, which take far longer to load than a taken port takes to find.
-    with _listener(settings.host, settings.port) as listener:
+    with listening(settings.host, settings.port) as listener:
         say("checking and loading the weights")
         kernels = load_kernels(settings, say)
         family = load_family(settings)
@@ -113,6 +113,30 @@ def run_server(settings: Settings, *, say: Callable[[str], None]) -> None:
         signal.signal(signal.SIGTERM, _exit)
         signal.signal(signal.SIGINT, _exit)
         _Server(config, app.state.service.engine, settings.drain_s).run(sockets=[listener])
+
+
+def listening(host: str, port: int) -> socket.socket:
+    """A socket bound to an address.
+
+    Raises:
+        SettingsError: the address cannot be listened on.
+    """
+    try:
+        address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)[0]
+        # With the protocol named too: asyncio turns off Nagle's algorithm only where it is, and with it every short
+        # response on a kept connection waits some 40 ms for its client's acknowledgement.
+        listener = socket.socket(*address[:3])
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            listener.bind(address[4])
+        except OSError:
+            listener.close()
+            raise
+    except OSError as error:
+        raise SettingsError(
+            f"cannot listen on {host} port {port}: {error.strerror}; choose others with --host and --port"
+        ) from error
+    return listener
 
 
 class _Server(uvicorn.Server):
@@ -139,23 +163,6 @@ class _Server(uvicorn.Server):
     async def _end_at_limit(self) -> None:
         await asyncio.sleep(self._drain_s)
         await asyncio.to_thread(self._engine.stop, within_s=0)
-
-
-def _listener(host: str, port: int) -> socket.socket:
-    try:
-        address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)[0]
-        listener = socket.socket(address[0], address[1])
-        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            listener.bind(address[4])
-        except OSError:
-            listener.close()
-            raise
-    except OSError as error:
-        raise SettingsError(
-            f"cannot listen on {host} port {port}: {error.strerror}; choose others with --host and --port"
-        ) from error
-    return listener
 
 
 def _exit(_signal: int, _frame: FrameType | None) -> NoReturn:
