@@ -20,7 +20,7 @@ from anysize.settings import Settings
 
 _BODIES = 256
 _WAITING = "anysize_num_requests_waiting "
-_LOOK_EVERY_S = 0.1
+_LOOK_EVERY_S = 0.3
 
 
 def bench_load(
@@ -117,7 +117,7 @@ def _bodies(family: Family, sizes: int, answer_tokens: int) -> list[dict[str, An
 
 @contextmanager
 def _watched_queue(service: RunningService) -> Iterator[list[float]]:
-    """Lengths of the queue, as the service's own metrics show them several times a second."""
+    """Lengths of the queue, as the service's own metrics show them a few times a second."""
     seen: list[float] = []
     done = Event()
 
