@@ -97,6 +97,7 @@ def run_server(settings: Settings, *, say: Callable[[str], None]) -> None:
         say(
             f"{family.name}: {len(family.ladder)} sizes from {smallest.footprint.parameters / 1e6:.1f} M to "
             f"{largest.footprint.parameters / 1e6:.1f} M parameters on {settings.torch_device()}"
+            f"{', with compiled kernels' if kernels else ''}{', in int8' if settings.quantize else ''}"
         )
         host, port = (f"[{settings.host}]" if ":" in settings.host else settings.host), listener.getsockname()[1]
         say(f"serving on http://{host}:{port} (GET /variants lists the sizes, /docs describes the API)")
