@@ -73,7 +73,7 @@ def bench_single(
             measured = measure(
                 {
                     "engine": lambda work=work: by_engine(model, work, answer_tokens),
-                    **{name: contenders.way(name, work, answer_tokens) for name in others},
+                    **{name.replace("-", "_"): contenders.way(name, work, answer_tokens) for name in others},
                 },
                 rounds,
             )
@@ -82,7 +82,7 @@ def bench_single(
             speed = speeds(measured)
             report |= {f"batch_{batch}_{name}": value for name, value in speed.items()}
             report[f"batch_{batch}_decode_limit_tokens_per_s"] = limit
-            for other in others:
+            for other in (name.replace("-", "_") for name in others):
                 report[f"batch_{batch}_answers_unlike_{other}"] = unlike(measured["engine"][-1], measured[other][-1])
                 for part in ("", "_decode"):
                     ours, theirs = (speed[f"{way}{part}_tokens_per_s"] for way in ("engine", other))
