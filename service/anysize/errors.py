@@ -8,7 +8,9 @@ AnysizeError
 ├── VariantError        an id that names no variant of this family
 ├── BudgetError         no served size fits the bounds
 ├── RequestError        a request that this family can never answer
+├── CalibrationError    no calibration of this machine that can be used
 ├── OverloadedError     the queue is full; the same request may succeed later
+│   └── BusyError       the load keeps every size from a latency budget
 ├── EngineError         the model failed, or the service is stopping
 └── DivergedError       the loss of a training run is no longer a number
 """
@@ -58,8 +60,12 @@ class RequestError(AnysizeError):
     """A request that this family can never answer, whatever the load."""
 
 
+class CalibrationError(AnysizeError):
+    """A latency cannot be predicted: this machine has not been calibrated, or what was stored cannot be used."""
+
+
 class OverloadedError(AnysizeError):
-    """The queue is full.
+    """The queue is full, or what is in it is too much for this request.
 
     Attributes:
         retry_after_s: whole seconds after which trying again makes sense.
@@ -68,6 +74,10 @@ class OverloadedError(AnysizeError):
     def __init__(self, message: str, retry_after_s: int) -> None:
         super().__init__(message)
         self.retry_after_s = retry_after_s
+
+
+class BusyError(OverloadedError):
+    """No size keeps the latency budget beside what runs and waits now; with nothing beside it one would."""
 
 
 class EngineError(AnysizeError):

@@ -19,6 +19,7 @@ from anysize.engine.request import Completion, GenerationRequest
 from anysize.engine.scheduler import Share
 from anysize.engine.stepper import StepModel
 from anysize.engine.ticket import OnPiece, Ticket
+from anysize.engine.workload import Load, StepRow
 from anysize.errors import EngineError
 from anysize.family.family import Family
 
@@ -55,14 +56,24 @@ class StepReport:
     """One step that the model has run.
 
     Attributes:
-        answers: that it moved.
-        tokens: of prompts and answers together.
+        rows: the answers that it moved, as they were before it.
         duration_s: of the model alone.
+        whole_s: with everything around it: picking tokens, making text, handing it on.
     """
 
-    answers: int
-    tokens: int
+    rows: tuple[StepRow, ...]
     duration_s: float
+    whole_s: float
+
+    @property
+    def answers(self) -> int:
+        """How many answers it moved."""
+        return len(self.rows)
+
+    @property
+    def tokens(self) -> int:
+        """Of prompts and answers together."""
+        return sum(row.tokens for row in self.rows)
 
 
 class Engine:
@@ -152,6 +163,11 @@ class Engine:
                 draining=self._is_draining or self._is_leaving,
             )
 
+    def load(self) -> Load:
+        """All that the engine has before it; never waits for the model."""
+        with self._changed:
+            return self._ledger.load()
+
     def announce_stop(self) -> None:
         """Show in `state` that the end is near. Takes no lock, so that a signal handler may call it."""
         self._is_leaving = True
@@ -226,14 +242,15 @@ class Engine:
                 return shares
 
     def _run(self, shares: list[Share[Ticket]]) -> None:
+        started_s = time.monotonic()
         outcome = self._batch.run(shares)
+        rows = tuple(share.row for share in outcome.ran)
         with self._changed:
             self._last_step_s = time.monotonic()
             endings = self._ledger.settle(outcome)
         end(endings)
-        if self._on_step and outcome.ran:
-            tokens = sum(share.tokens for share in outcome.ran)
-            self._on_step(StepReport(len(outcome.ran), tokens, outcome.duration_s))
+        if self._on_step and rows:
+            self._on_step(StepReport(rows, outcome.duration_s, time.monotonic() - started_s))
         if outcome.is_broken:
             raise EngineError("the model fails on whatever it is given")
 

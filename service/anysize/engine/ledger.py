@@ -10,6 +10,7 @@ from anysize.engine.request import Completion
 from anysize.engine.scheduler import Scheduler, Share
 from anysize.engine.stepper import StepModel
 from anysize.engine.ticket import Ticket
+from anysize.engine.workload import Load
 from anysize.errors import AnysizeError, EngineError, OverloadedError, RequestError
 
 logger = logging.getLogger(__name__)
@@ -45,6 +46,10 @@ class Ledger:
     def running(self) -> int:
         """Requests that hold pages; one that another thread has ended does until the step is over."""
         return len({run.job for run in self._scheduler.running})
+
+    def load(self) -> Load:
+        """All that is left to run."""
+        return self._scheduler.load
 
     @property
     def is_idle(self) -> bool:

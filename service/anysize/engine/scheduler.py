@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from typing import Any, Generic, Protocol, TypeVar
 
 from anysize.engine.limits import Limits
+from anysize.engine.workload import Load, StepRow, Underway
 from anysize.family.variant import Variant
 
 logger = logging.getLogger(__name__)
@@ -97,17 +98,27 @@ class Run(Generic[JobT]):
         sample: which of its answers.
         sequence: its pages; a `Place`.
         ran_tokens: how many tokens, of the prompt and then of the answer, have been run.
+        border: the tokens of the prompt before it that are run are known up to some layer already.
     """
 
     job: JobT
     sample: int
     sequence: Any
     ran_tokens: int = 0
+    border: int = 0
 
     @property
     def decodes(self) -> bool:
         """Whether the whole prompt has been run."""
         return self.ran_tokens >= self.job.prompt_tokens
+
+    @property
+    def underway(self) -> Underway:
+        """What is left of it."""
+        job = self.job
+        prompt_left = max(0, job.prompt_tokens - self.ran_tokens)
+        answer_left = job.prompt_tokens + job.max_tokens - self.ran_tokens - prompt_left - self.decodes
+        return Underway(job.variant, prompt_left, self.ran_tokens, answer_left)
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,6 +132,18 @@ class Share(Generic[JobT]):
     def ends_prompt_or_decodes(self) -> bool:
         """Whether a token is picked after it."""
         return self.run.ran_tokens + self.tokens >= self.run.job.prompt_tokens
+
+    @property
+    def row(self) -> StepRow:
+        """What it is to whoever predicts how long the step takes; until it has been run."""
+        stored = self.run.ran_tokens
+        return StepRow(
+            self.run.job.variant,
+            self.tokens,
+            stored,
+            wants_logits=self.ends_prompt_or_decodes,
+            is_resumed=stored < self.run.border,
+        )
 
 
 @dataclass(slots=True)
@@ -172,6 +195,16 @@ class Scheduler(Generic[JobT]):
     def running(self) -> list[Run[JobT]]:
         """Runs in the order they were started."""
         return list(self._running)
+
+    @property
+    def load(self) -> Load:
+        """All that is left to run."""
+        waiting = (
+            Underway(job.variant, job.prompt_tokens, 0, job.max_tokens)
+            for job in self._queue
+            for _ in range(job.samples - job.started)
+        )
+        return Load(tuple(run.underway for run in self._running), tuple(waiting))
 
     @property
     def is_idle(self) -> bool:
@@ -232,7 +265,7 @@ class Scheduler(Generic[JobT]):
         return [job for job in self.waiting if job.deadline_s <= now_s]
 
     def _chunk(self, run: Run[JobT], budget: int) -> Share[JobT]:
-        border = run.sequence.border if run.ran_tokens < run.sequence.border else run.job.prompt_tokens
+        border = run.border if run.ran_tokens < run.border else run.job.prompt_tokens
         return Share(run, min(border - run.ran_tokens, self._limits.prefill_chunk_tokens, budget))
 
     def _start(self, step: Step[JobT]) -> Run[JobT] | None:
@@ -251,7 +284,7 @@ class Scheduler(Generic[JobT]):
                 continue
             if sequence is None:
                 return None
-            run = Run(job, job.started, sequence, sequence.length)
+            run = Run(job, job.started, sequence, sequence.length, sequence.border)
             if not job.started:
                 job.cached_tokens = sequence.length
                 job.resumed_tokens = max(0, sequence.border - sequence.length)

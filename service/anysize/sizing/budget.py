@@ -1,4 +1,4 @@
-"""A budget: upper bounds on a size. The largest served size inside all of them answers."""
+"""A budget: upper bounds on a size and on its times. The largest served size inside all of them answers."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -15,14 +15,33 @@ class Budget:
         parameters: inference parameters.
         fraction: inference parameters over the teacher's, in (0, 1].
         memory_bytes: bytes of the distinct tensors of the size.
+        ttft_ms: time to first token.
+        tpot_ms: mean time between two tokens after it.
+        total_ms: time to last token.
+        or_reject: what becomes of a request whose times no size is expected to keep: refused, or answered by the
+            smallest size inside the other bounds.
     """
 
     parameters: int | None = None
     fraction: float | None = None
     memory_bytes: int | None = None
+    ttft_ms: float | None = None
+    tpot_ms: float | None = None
+    total_ms: float | None = None
+    or_reject: bool = False
+
+    @property
+    def is_timed(self) -> bool:
+        """Whether any bound is one of time, so that a latency model must choose (`anysize.sizing.planner`)."""
+        return any(bound is not None for bound in (self.ttft_ms, self.tpot_ms, self.total_ms))
+
+    def holds(self, *, ttft_ms: float, tpot_ms: float | None, total_ms: float) -> bool:
+        """Whether times are inside every bound; one that there is not, as of an answer of one token, is."""
+        pairs = ((ttft_ms, self.ttft_ms), (tpot_ms, self.tpot_ms), (total_ms, self.total_ms))
+        return all(ms is None or bound is None or ms <= bound for ms, bound in pairs)
 
     def admits(self, size: Size) -> bool:
-        """Whether a size is inside every bound."""
+        """Whether a size is inside every bound but those of time."""
         return (
             (self.parameters is None or size.footprint.parameters <= self.parameters)
             and (self.fraction is None or size.fraction <= self.fraction)
@@ -31,7 +50,12 @@ class Budget:
 
 
 def choose(ladder: Sequence[Size], budget: Budget) -> Size:
-    """The largest size of the ladder inside the budget.
+    """The largest size of the ladder that the budget admits. See `admitted`."""
+    return admitted(ladder, budget)[-1]
+
+
+def admitted(ladder: Sequence[Size], budget: Budget) -> list[Size]:
+    """The sizes of the ladder that the budget admits, smallest first; at least one.
 
     Args:
         ladder: the served sizes, smallest first.
@@ -47,7 +71,7 @@ def choose(ladder: Sequence[Size], budget: Budget) -> Size:
             f"no served size fits this budget; the smallest is {smallest.id!r} with {smallest.footprint.parameters} "
             f"parameters (fraction {smallest.fraction:.4f}, {smallest.footprint.bytes} bytes)"
         )
-    return inside[-1]
+    return inside
 
 
 def find_size(family: Family, text: str) -> Size:

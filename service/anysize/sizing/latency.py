@@ -1,0 +1,205 @@
+"""How long a step of the engine takes, predicted from who is in it. Knows no torch and no clock.
+
+The cost of a variant is the sum of its parts: a step has a fixed cost, each layer that any row uses is read once, each
+token in a layer costs something, each row in a layer attends to what it has stored, and each row that wants logits goes
+through the head. So a few coefficients, measured once on a machine, predict every mix of sizes.
+"""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Self
+
+import numpy as np
+
+from anysize.engine.workload import StepRow
+from anysize.family.variant import Owner, Variant
+
+# Up to the first, reading the weights is nearly all the work; above the second, linear maps are computed another way.
+_FREE_TOKENS, _FEW_TOKENS = 4, 32
+
+_OF_A_LAYER = ("reads", "tokens", "tokens_over_4", "many", "tokens_over_32")
+FEATURES = (
+    "steps",
+    *(f"teacher_{part}" for part in _OF_A_LAYER),
+    *(f"student_{part}" for part in _OF_A_LAYER),
+    "head_reads",
+    "head_rows",
+    "head_rows_over_4",
+    "attention_rows",
+    "attention_stored",
+    "attention_chunks",
+    "attention_pairs",
+)
+"""What of a step costs time.
+
+Attributes:
+    steps: 1.
+    teacher_reads, student_reads: distinct layers that are used. A student layer of a `delta` family is its updates
+        alone, and the teacher's layer below them counts as the teacher's.
+    teacher_tokens and so on: (token, layer) pairs, and those of them beyond the 4th and the 32nd token in a layer.
+    teacher_many, student_many: layers with more than 32 tokens.
+    head_reads, head_rows, head_rows_over_4: distinct heads, and the rows that go through them.
+    attention_rows, attention_stored: (row, layer) pairs of rows of one token, and the tokens that these attend to.
+    attention_chunks, attention_pairs: likewise for rows of several tokens; pairs of tokens that attend to each other.
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Shape:
+    """What of a family decides which layers a step uses.
+
+    Attributes:
+        blocks: teacher layers that each position stands for.
+        shares_base: whether a student layer is an update on the first layer of its block (`delta`).
+        shares_head: whether teacher and student have one head.
+    """
+
+    blocks: tuple[int, ...]
+    shares_base: bool
+    shares_head: bool
+
+
+class Tally:
+    """The features of a step, row by row.
+
+    Args:
+        shape: of the family.
+    """
+
+    def __init__(self, shape: Shape) -> None:
+        self._shape = shape
+        # Of each variant: tokens, rows that want logits, and the four of attention.
+        self._sums: dict[Variant, list[float]] = {}
+
+    def add(self, row: StepRow) -> None:
+        """Count one row."""
+        sums = self._sums.get(row.variant)
+        if sums is None:
+            sums = self._sums[row.variant] = [0.0] * 6
+        sums[0] += row.tokens
+        sums[1] += row.wants_logits
+        if row.tokens == 1:
+            sums[2] += 1
+            sums[3] += row.stored + 1
+        else:
+            sums[4] += 1
+            sums[5] += row.tokens * (row.stored + row.tokens)
+
+    def features(self) -> list[float]:
+        """The values of `FEATURES`, in that order."""
+        shape = self._shape
+        students = [0.0] * len(shape.blocks)
+        patched = [0.0] * len(shape.blocks)
+        attention = [0.0] * 4
+        heads: dict[Owner, float] = {}
+        for variant, sums in self._sums.items():
+            depth = 0
+            for position, is_patched in enumerate(variant.choice):
+                (patched if is_patched else students)[position] += sums[0]
+                depth += shape.blocks[position] if is_patched else 1
+            for part in range(4):
+                attention[part] += depth * sums[2 + part]
+            if sums[1]:
+                owner = Owner.TEACHER if shape.shares_head else variant.head_owner
+                heads[owner] = heads.get(owner, 0.0) + sums[1]
+        teacher_layers, student_layers = [0.0] * 5, [0.0] * 5
+        for length, of_students, of_patched in zip(shape.blocks, students, patched, strict=True):
+            if shape.shares_base:
+                _visit(teacher_layers, of_students + of_patched, 1)
+                _visit(teacher_layers, of_patched, length - 1)
+            else:
+                _visit(teacher_layers, of_patched, length)
+            _visit(student_layers, of_students, 1)
+        rows_over = sum(max(0.0, rows - _FREE_TOKENS) for rows in heads.values())
+        return [
+            1.0,
+            *teacher_layers,
+            *student_layers,
+            float(len(heads)),
+            sum(heads.values()),
+            rows_over,
+            *attention,
+        ]
+
+
+def _visit(sums: list[float], tokens: float, layers: int) -> None:
+    if not tokens:
+        return
+    sums[0] += layers
+    sums[1] += layers * tokens
+    sums[2] += layers * max(0.0, tokens - _FREE_TOKENS)
+    sums[3] += layers * (tokens > _FEW_TOKENS)
+    sums[4] += layers * max(0.0, tokens - _FEW_TOKENS)
+
+
+@dataclass(frozen=True, slots=True)
+class LatencyModel:
+    """Predicts the time of a step.
+
+    Attributes:
+        shape: of the family.
+        coefficients: milliseconds, never negative, one for each of `FEATURES`. So more rows, tokens or layers never
+            take less time.
+    """
+
+    shape: Shape
+    coefficients: tuple[float, ...]
+
+    def __post_init__(self) -> None:
+        assert len(self.coefficients) == len(FEATURES)
+        assert min(self.coefficients) >= 0
+
+    @classmethod
+    def of(cls, shape: Shape, named: Mapping[str, float]) -> Self:
+        """From coefficients by their names; those that are not named are 0."""
+        return cls(shape, tuple(named.get(name, 0.0) for name in FEATURES))
+
+    @classmethod
+    def fit(cls, shape: Shape, steps: Sequence[Sequence[StepRow]], measured_ms: Sequence[float]) -> Self:
+        """The coefficients that are nearest to what was measured, by the squares of relative errors.
+
+        Args:
+            shape: of the family.
+            steps: the rows of each step.
+            measured_ms: how long each took, above 0.
+        """
+        features_SF = np.array([_tallied(shape, rows).features() for rows in steps])
+        weights_S = 1 / np.array(measured_ms)
+        found_F = _non_negative(features_SF * weights_S[:, None], np.ones(len(steps)))
+        return cls(shape, tuple(float(one) for one in found_F))
+
+    def step_ms(self, rows: Iterable[StepRow]) -> float:
+        """How long a step of these rows takes, in milliseconds."""
+        tally = _tallied(self.shape, rows)
+        return sum(map(float.__mul__, self.coefficients, tally.features()))
+
+    def tpot_ms(self, variant: Variant, *, rows: int, stored: int) -> float:
+        """Milliseconds between two tokens of an answer.
+
+        Args:
+            variant: of all rows of the batch.
+            rows: in the batch.
+            stored: tokens that each of them attends to.
+        """
+        return self.step_ms([StepRow(variant, 1, stored, True)] * rows)
+
+
+def _tallied(shape: Shape, rows: Iterable[StepRow]) -> Tally:
+    tally = Tally(shape)
+    for row in rows:
+        tally.add(row)
+    return tally
+
+
+def _non_negative(features_SF: "np.ndarray", target_S: "np.ndarray") -> "np.ndarray":
+    """Least squares without negative coefficients: the most negative is dropped and the rest fitted again."""
+    found_F = np.zeros(features_SF.shape[1])
+    scales_F = np.linalg.norm(features_SF, axis=0)
+    kept = [int(number) for number in np.flatnonzero(scales_F)]
+    while kept:
+        fitted = np.linalg.lstsq(features_SF[:, kept] / scales_F[kept], target_S, rcond=1e-9)[0]
+        if fitted.min() >= 0:
+            found_F[kept] = fitted / scales_F[kept]
+            break
+        del kept[int(fitted.argmin())]
+    return found_F

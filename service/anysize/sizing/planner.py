@@ -1,0 +1,116 @@
+"""Which size answers a latency budget, and what it is expected to take."""
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from anysize.engine.limits import Limits
+from anysize.engine.request import Timing
+from anysize.engine.workload import Load, StepRow
+from anysize.errors import BudgetError, BusyError
+from anysize.family.family import Size
+from anysize.family.variant import Variant
+from anysize.sizing.budget import Budget, admitted
+from anysize.sizing.correction import Correction
+from anysize.sizing.latency import LatencyModel
+from anysize.sizing.load import Ask, Forecast, Outlook
+
+_MAX_RETRY_AFTER_S = 600
+
+
+@dataclass(frozen=True, slots=True)
+class Promise:
+    """The size that answers a latency budget.
+
+    Attributes:
+        size: which.
+        budget: that was asked for.
+        forecast: the times that it is expected to take, as likely too long as too short.
+        is_expected: whether it is expected to keep the budget, at the planner's quantile.
+    """
+
+    size: Size
+    budget: Budget
+    forecast: Forecast
+    is_expected: bool
+
+    def is_kept(self, timing: Timing) -> bool:
+        """Whether measured times are inside the budget."""
+        return self.budget.holds(ttft_ms=timing.ttft_ms, tpot_ms=timing.tpot_ms, total_ms=timing.total_ms)
+
+
+class Planner:
+    """Chooses sizes for latency budgets. May be used from several threads.
+
+    Args:
+        model: predicts steps.
+        limits: of the scheduler.
+        margin: predictions times this are not exceeded in the share of cases that budgets are to be kept in.
+    """
+
+    def __init__(self, model: LatencyModel, limits: Limits, *, margin: float) -> None:
+        self._model = model
+        self._limits = limits
+        self._margin = margin
+        self._correction = Correction(model)
+
+    def saw(self, rows: Sequence[StepRow], measured_ms: float) -> None:
+        """Learn from a step that the engine has run. See `Correction`."""
+        self._correction.saw(rows, measured_ms)
+
+    def tpot_ms(self, variant: Variant, *, rows: int, stored: int) -> float:
+        """The expected time between two tokens in a batch of so many rows of one size."""
+        return self._correction.factor * self._model.tpot_ms(variant, rows=rows, stored=stored)
+
+    def promise(self, ladder: Sequence[Size], budget: Budget, ask: Ask, load: Load) -> Promise:
+        """The largest size that keeps every bound beside a load; where none does, what the budget says.
+
+        Args:
+            ladder: the served sizes, smallest first.
+            budget: with at least one bound of time.
+            ask: the request.
+            load: what the engine has before it.
+
+        Raises:
+            BudgetError: no size is inside the other bounds, or none would keep the times with nothing beside it, and
+                the budget says `or_reject`.
+            BusyError: some would with nothing beside it, but not now, and the budget says `or_reject`.
+        """
+        sizes = admitted(ladder, budget)
+        correction = self._correction.factor
+        now, idle = (self._forecasts(beside, ask, correction) for beside in (load, Load()))
+        if chosen := self._largest(sizes, budget, now):
+            return chosen
+        if not budget.or_reject:
+            return Promise(sizes[0], budget, now(sizes[0].variant), is_expected=False)
+        if at_rest := self._largest(sizes, budget, idle):
+            wait_ms = now(sizes[0].variant).ttft_ms
+            raise BusyError(
+                f"no size is expected to keep this latency budget under the present load; with nothing beside it "
+                f"{at_rest.size.id!r} would. Now possible: {_possible(sizes[0], now, self._margin)}",
+                min(max(1, math.ceil(wait_ms / 1e3)), _MAX_RETRY_AFTER_S),
+            )
+        raise BudgetError(
+            "no size is expected to keep this latency budget, whatever the load. Possible with nothing beside it: "
+            f"{_possible(sizes[0], idle, self._margin)}"
+        )
+
+    def _forecasts(self, load: Load, ask: Ask, correction: float) -> Callable[[Variant], Forecast]:
+        outlook = Outlook(self._model, self._limits, load)
+        return lambda variant: outlook.forecast(variant, ask).times(correction)
+
+    def _largest(
+        self, sizes: Sequence[Size], budget: Budget, forecasts: Callable[[Variant], Forecast]
+    ) -> Promise | None:
+        for size in reversed(sizes):
+            forecast = forecasts(size.variant)
+            likely = forecast.times(self._margin)
+            if budget.holds(ttft_ms=likely.ttft_ms, tpot_ms=likely.tpot_ms, total_ms=likely.total_ms):
+                return Promise(size, budget, forecast, is_expected=True)
+        return None
+
+
+def _possible(size: Size, forecasts: Callable[[Variant], Forecast], margin: float) -> str:
+    likely = forecasts(size.variant).times(margin)
+    tpot = "" if likely.tpot_ms is None else f"tpot_ms {likely.tpot_ms:.1f}, "
+    return f"ttft_ms {likely.ttft_ms:.0f}, {tpot}total_ms {likely.total_ms:.0f} ({size.id})"
