@@ -1,4 +1,4 @@
-"""The command line: `anysize fetch | serve | variants | generate | export | bench`."""
+"""The command line: `anysize fetch | serve | variants | generate | export | calibrate | bench`."""
 
 from pathlib import Path
 from typing import Annotated, Any
@@ -98,19 +98,24 @@ def variants(
     Examples: `anysize variants` | `anysize variants --json`
     """
     with errors_for_people():
-        loaded = _load(load_settings(family=family, device=device, dtype=dtype))
-        from anysize.api.schemas import VariantOut, VariantsOut
+        settings = load_settings(family=family, device=device, dtype=dtype)
+        loaded = _load(settings)
+        from anysize.api.schemas import SHOWN_BATCHES, VariantOut, VariantsOut
+        from anysize.commands.calibrate import stored_planner
 
-        listed = [VariantOut.of(size) for size in loaded.ladder]
+        planner = stored_planner(settings, loaded, say)
+        listed = [VariantOut.of(size, planner) for size in loaded.ladder]
         if as_json:
-            print_json(VariantsOut(family=loaded.name, variants=listed).model_dump())
+            print_json(VariantsOut(family=loaded.name, variants=listed).model_dump(exclude_unset=True))
             return
         measured = {m.variant: m for m in loaded.manifest.measurements} if loaded.manifest else {}
-        table = Table("variant", "layers", "parameters", "fraction", "MB", "perplexity", title=loaded.name)
+        batches = [f"ms/token at {rows}" for rows in SHOWN_BATCHES] if planner else []
+        table = Table("variant", "layers", "parameters", "fraction", "MB", "perplexity", *batches, title=loaded.name)
         for variant in listed:
             quality = f"{measured[variant.id].perplexity:.1f}" if variant.id in measured else "-"
             size = (f"{variant.parameters / 1e6:.1f} M", f"{variant.fraction:.3f}", f"{variant.bytes / 1e6:.0f}")
-            table.add_row(variant.id, str(variant.layers), *size, quality)
+            times = [f"{ms:.1f}" for ms in (variant.predicted_tpot_ms or {}).values()]
+            table.add_row(variant.id, str(variant.layers), *size, quality, *times)
         terminal.print(table)
         datasets = sorted({m.dataset for m in measured.values()})
         if datasets:
@@ -178,6 +183,37 @@ def export(
 
         exported = export_size(loaded, size, out)
     say(f"wrote {exported.id} ({exported.layers} layers) to {out}")
+
+
+@app.command()
+def calibrate(
+    family: FamilyOption = None,
+    device: DeviceOption = None,
+    dtype: DTypeOption = None,
+    threads: Annotated[int | None, typer.Option(help="Threads for torch on the CPU; 0 leaves it to torch.")] = None,
+    compile_kernels: CompileOption = None,
+    quantize: QuantizeOption = None,
+    within_s: Annotated[float, typer.Option(min=1, max=3600, help="Seconds that measuring may take.")] = 60.0,
+    report: Annotated[bool, typer.Option("--report", help="Show what is stored, and measure nothing.")] = False,
+    plot: Annotated[Path | None, typer.Option(help="Draw predicted against measured into this file.")] = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Measure how long steps take on this machine, which latency budgets need. Give the options that serve gets.
+
+    Examples: `anysize calibrate` | `anysize calibrate --report --plot calibration.png`
+    """
+    with errors_for_people():
+        settings = load_settings(
+            family=family,
+            device=device,
+            dtype=dtype,
+            threads=threads,
+            compile=compile_kernels,
+            quantize=quantize,
+        )
+        from anysize.commands.calibrate import show_calibration
+
+        show_calibration(settings, within_s=within_s, is_stored=report, plot=plot, as_json=as_json)
 
 
 def _load(settings: Settings) -> Any:

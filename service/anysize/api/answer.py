@@ -3,10 +3,20 @@
 from functools import lru_cache
 from typing import Any, Self, cast
 
-from pydantic import BaseModel
+from pydantic import BaseModel, Field
 
-from anysize.engine.request import Choice, Completion, FinishReason, GenerationRequest, Pick, Piece, TokenLogprob
+from anysize.engine.request import (
+    Choice,
+    Completion,
+    FinishReason,
+    GenerationRequest,
+    Pick,
+    Piece,
+    Timing,
+    TokenLogprob,
+)
 from anysize.family.pretrained import Tokenizer
+from anysize.sizing.planner import Promise
 
 # Bounded, although a vocabulary is anyway.
 _MAX_REMEMBERED = 1 << 17
@@ -94,13 +104,23 @@ class Usage(BaseModel):
     total_tokens: int
 
 
+class PredictedOut(BaseModel):
+    """Times that were expected when the size was chosen, in milliseconds."""
+
+    ttft_ms: float
+    tpot_ms: float | None
+    total_ms: float
+
+
 class TimingOut(BaseModel):
-    """Where the time went, in milliseconds."""
+    """Where the time went, in milliseconds; for a latency budget what was expected, and whether it was kept."""
 
     queue_ms: float
     ttft_ms: float
     tpot_ms: float | None
     total_ms: float
+    predicted: PredictedOut | None = None
+    kept: bool | None = None
 
 
 class GenerateOut(BaseModel):
@@ -114,20 +134,27 @@ class GenerateOut(BaseModel):
     timing: TimingOut
     logprobs: list[TokenOut] | None = None
     choices: list[ChoiceOut] | None = None
+    budget_kept: bool | None = Field(
+        default=None, description="whether the size was expected to keep the latency budget, when it was chosen"
+    )
 
     @classmethod
-    def of(cls, request: GenerationRequest, completion: Completion, texts: TokenTexts) -> Self:
-        """From a request and what the engine made of it."""
+    def of(
+        cls, request: GenerationRequest, completion: Completion, texts: TokenTexts, promise: Promise | None = None
+    ) -> Self:
+        """From a request, what the engine made of it, and what was promised where it had a latency budget."""
         size, timing = request.size, completion.timing
         prompt_tokens, completion_tokens = len(request.prompt_ids), completion.completion_tokens
         choices = [_choice(request, index, choice, texts) for index, choice in enumerate(completion.choices)]
         several: dict[str, Any] = {"choices": choices} if len(choices) > 1 else {}
+        promised: dict[str, Any] = {"budget_kept": promise.is_expected} if promise else {}
         return cls(
             id=request.id,
             text=choices[0].text,
             finish_reason=choices[0].finish_reason,
             **_logprobs(request, completion.choices[0].picks, texts),
             **several,
+            **promised,
             variant=ChosenVariant(
                 id=size.id,
                 parameters=size.footprint.parameters,
@@ -146,8 +173,19 @@ class GenerateOut(BaseModel):
                 ttft_ms=round(timing.ttft_ms, 3),
                 tpot_ms=None if timing.tpot_ms is None else round(timing.tpot_ms, 3),
                 total_ms=round(timing.total_ms, 3),
+                **(_promised(promise, timing) if promise else {}),
             ),
         )
+
+
+def _promised(promise: Promise, timing: Timing) -> dict[str, Any]:
+    forecast = promise.forecast
+    predicted = PredictedOut(
+        ttft_ms=round(forecast.ttft_ms, 3),
+        tpot_ms=None if forecast.tpot_ms is None else round(forecast.tpot_ms, 3),
+        total_ms=round(forecast.total_ms, 3),
+    )
+    return {"predicted": predicted, "kept": promise.is_kept(timing)}
 
 
 def _choice(request: GenerationRequest, index: int, choice: Choice, texts: TokenTexts) -> ChoiceOut:

@@ -15,27 +15,37 @@ from anysize.api.errors import install_error_handlers
 from anysize.api.metrics import Metrics
 from anysize.api.prompt import PromptEncoder
 from anysize.api.state import ServiceState
-from anysize.engine.engine import Engine
+from anysize.engine.engine import Engine, StepReport
 from anysize.engine.limits import Limits
 from anysize.engine.stepper import StepModel
 from anysize.family.family import Family
 from anysize.settings import Settings
+from anysize.sizing.calibration import Calibration
+from anysize.sizing.planner import Planner
 
 
-def create_app(settings: Settings, family: Family, model: StepModel) -> FastAPI:
-    """The service for one family, whose sizes a model runs.
+def create_app(settings: Settings, family: Family, model: StepModel, calibration: Calibration | None = None) -> FastAPI:
+    """The service for one family, whose sizes a model runs. Latency budgets need a calibration.
 
     The engine starts with the app and is drained when the app stops: requests that are in it are answered, up to
     `settings.drain_s`.
     """
     metrics = Metrics(family.ladder)
+    limits = Limits.of(settings)
+    planner = Planner(calibration.model(), limits, margin=calibration.margin) if calibration else None
+
+    def stepped(report: StepReport) -> None:
+        metrics.stepped(report)
+        if planner is not None:
+            planner.saw(report.rows, 1e3 * report.whole_s)
+
     engine = Engine(
         family,
         model,
-        Limits.of(settings),
+        limits,
         queue_timeout_s=settings.queue_timeout_s,
         stall_s=settings.stall_s,
-        on_step=metrics.stepped,
+        on_step=stepped,
     )
     metrics.watch(engine, model)
 
@@ -55,7 +65,7 @@ def create_app(settings: Settings, family: Family, model: StepModel) -> FastAPI:
         redirect_slashes=False,
     )
     encoder = PromptEncoder(family, max_chars=settings.max_prompt_chars, max_tokens=settings.max_tokens)
-    app.state.service = ServiceState(settings, family, engine, metrics, encoder, TokenTexts(family.tokenizer))
+    app.state.service = ServiceState(settings, family, engine, metrics, encoder, TokenTexts(family.tokenizer), planner)
     app.add_middleware(BodyLimit, max_bytes=settings.max_body_bytes)
     install_error_handlers(app)
     for module in (generate, variants, health, metrics_route):

@@ -11,6 +11,8 @@ from anysize.api.schemas import ErrorDetail, ErrorOut
 from anysize.errors import (
     AnysizeError,
     BudgetError,
+    BusyError,
+    CalibrationError,
     EngineError,
     OverloadedError,
     RequestError,
@@ -28,6 +30,8 @@ STATUS: dict[type[AnysizeError], tuple[int, str]] = {
     BudgetError: (422, "budget_too_small"),
     VariantError: (422, "unknown_variant"),
     RequestError: (422, "invalid_request"),
+    CalibrationError: (422, "not_calibrated"),
+    BusyError: (503, "budget_missed_under_load"),
     OverloadedError: (429, "overloaded"),
     EngineError: (503, "engine_unavailable"),
 }

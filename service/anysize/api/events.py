@@ -16,6 +16,7 @@ from anysize.engine.engine import Engine
 from anysize.engine.request import Completion, GenerationRequest
 from anysize.engine.stream import TextStream
 from anysize.errors import AnysizeError
+from anysize.sizing.planner import Promise
 
 logger = logging.getLogger(__name__)
 
@@ -40,6 +41,7 @@ class EventStream(Response):
         request: what to answer.
         texts: of tokens, for logprobs.
         write_timeout_s: how long the client may take nothing.
+        promise: what a latency budget was promised, if the request has one.
         on_end: told how it ended, once, whether or not anybody still reads.
 
     Raises:
@@ -47,12 +49,19 @@ class EventStream(Response):
     """
 
     def __init__(
-        self, engine: Engine, request: GenerationRequest, texts: TokenTexts, write_timeout_s: float, on_end: OnEnd
+        self,
+        engine: Engine,
+        request: GenerationRequest,
+        texts: TokenTexts,
+        write_timeout_s: float,
+        promise: Promise | None,
+        on_end: OnEnd,
     ) -> None:
         super().__init__(headers=_HEADERS)
         del self.headers["content-length"]
         self._request = request
         self._texts = texts
+        self._promise = promise
         self._write_timeout_s = write_timeout_s
         self._news = asyncio.Event()
         self._loop = asyncio.get_running_loop()
@@ -95,7 +104,7 @@ class EventStream(Response):
     def _last_event(self, outcome: Completion | AnysizeError) -> bytes:
         if isinstance(outcome, AnysizeError):
             return _event("error", error_out(outcome))
-        return _event("done", GenerateOut.of(self._request, outcome, self._texts))
+        return _event("done", GenerateOut.of(self._request, outcome, self._texts, self._promise))
 
     def _wake(self, _done: object = None) -> None:
         """From whichever thread has news."""

@@ -2,21 +2,24 @@
 
 import asyncio
 import uuid
+from dataclasses import replace
 from functools import partial
-from typing import Any
+from typing import Annotated, Any
 
-from fastapi import APIRouter, Request, Response
+from fastapi import APIRouter, Header, Request, Response
 from starlette.concurrency import run_in_threadpool
 
 from anysize.api.answer import GenerateOut
 from anysize.api.events import EventStream
 from anysize.api.leaving import cancelled_on_disconnect
-from anysize.api.schemas import ErrorOut, GenerateIn
+from anysize.api.schemas import ErrorOut, GenerateIn, Milliseconds
 from anysize.api.state import Service, ServiceState
 from anysize.engine.request import Completion, GenerationRequest
-from anysize.errors import AnysizeError
+from anysize.errors import AnysizeError, CalibrationError, RequestError
 from anysize.family.family import Size
-from anysize.sizing.budget import choose
+from anysize.sizing.budget import Budget, choose
+from anysize.sizing.load import Ask
+from anysize.sizing.planner import Promise
 
 router = APIRouter()
 
@@ -25,7 +28,10 @@ _ERRORS: dict[int | str, dict[str, Any]] = {
     422: {"model": ErrorOut, "description": "the request can never be answered"},
     429: {"model": ErrorOut, "description": "too many requests wait; see Retry-After"},
     500: {"model": ErrorOut, "description": "an unexpected error"},
-    503: {"model": ErrorOut, "description": "the model failed, or the service is stopping"},
+    503: {
+        "model": ErrorOut,
+        "description": "the model failed, the service is stopping, or the load forbids a latency budget",
+    },
 }
 _EVENTS = {"description": "the answer", "content": {"text/event-stream": {"schema": {"type": "string"}}}}
 
@@ -37,21 +43,32 @@ _EVENTS = {"description": "the answer", "content": {"text/event-stream": {"schem
     response_model_exclude_unset=True,
     responses=_ERRORS | {200: _EVENTS},
 )
-async def generate(body: GenerateIn, http: Request, service: Service) -> GenerateOut | Response:
+async def generate(
+    body: GenerateIn,
+    http: Request,
+    service: Service,
+    x_slo_ttft_ms: Annotated[Milliseconds | None, Header(description="as `budget.ttft_ms`")] = None,
+    x_slo_tpot_ms: Annotated[Milliseconds | None, Header(description="as `budget.tpot_ms`")] = None,
+) -> GenerateOut | Response:
     """Answer a prompt with the largest served size inside the budget; without one, with the teacher.
+
+    Where a header and a field of the budget bound the same time, the smaller bound counts.
 
     With `stream`, the answer comes as server-sent events: `text` for each piece, then `done` with what the plain
     answer holds, or `error`.
     """
     try:
-        size = _size(body, service)
+        budget = _budget(body, x_slo_ttft_ms, x_slo_tpot_ms)
+        size = _size(body, budget, service)
         # A full queue refuses before anybody pays for a tokenizer.
         service.engine.check_room()
+        # Tokenizing a long prompt takes long enough to hold up everybody else's event loop; so may looking ahead.
+        prompt_ids = await run_in_threadpool(service.encoder.encode, body)
+        promise = await run_in_threadpool(_promise, body, budget, len(prompt_ids), service) if budget.is_timed else None
         request = GenerationRequest(
             id=f"gen-{uuid.uuid4().hex}",
-            # Tokenizing a long prompt takes long enough to hold up everybody else's event loop.
-            prompt_ids=await run_in_threadpool(service.encoder.encode, body),
-            size=size,
+            prompt_ids=prompt_ids,
+            size=promise.size if promise else size,
             sampling=body.sampling(),
             samples=body.n,
         )
@@ -61,27 +78,54 @@ async def generate(body: GenerateIn, http: Request, service: Service) -> Generat
                 request,
                 service.texts,
                 service.settings.write_timeout_s,
-                partial(_count, service, request),
+                promise,
+                partial(_count, service, request, promise),
             )
         async with cancelled_on_disconnect(http.receive, request):
             completion = await asyncio.wrap_future(service.engine.submit(request))
     except AnysizeError as error:
         service.metrics.failed(error)
         raise
-    service.metrics.finished(request, completion)
-    return GenerateOut.of(request, completion, service.texts)
+    service.metrics.finished(request, completion, promise)
+    return GenerateOut.of(request, completion, service.texts, promise)
 
 
-def _count(service: ServiceState, request: GenerationRequest, outcome: Completion | AnysizeError) -> None:
+def _count(
+    service: ServiceState, request: GenerationRequest, promise: Promise | None, outcome: Completion | AnysizeError
+) -> None:
     if isinstance(outcome, AnysizeError):
         service.metrics.failed(outcome)
     else:
-        service.metrics.finished(request, outcome)
+        service.metrics.finished(request, outcome, promise)
 
 
-def _size(body: GenerateIn, service: ServiceState) -> Size:
+def _budget(body: GenerateIn, ttft_ms: float | None, tpot_ms: float | None) -> Budget:
+    """The bounds of the body and of the headers together."""
+    budget = body.budget.parsed() if body.budget else Budget()
+    return replace(
+        budget,
+        ttft_ms=min((ms for ms in (budget.ttft_ms, ttft_ms) if ms is not None), default=None),
+        tpot_ms=min((ms for ms in (budget.tpot_ms, tpot_ms) if ms is not None), default=None),
+    )
+
+
+def _size(body: GenerateIn, budget: Budget, service: ServiceState) -> Size:
+    """The size of a request, or the largest that it may have if its budget has bounds of time."""
+    if budget.is_timed and body.variant is not None:
+        raise RequestError("give either variant or a latency budget, not both; x-slo headers are such a budget")
+    if budget.is_timed and service.planner is None:
+        raise CalibrationError(
+            "this service cannot keep a latency budget, because it has not been calibrated on this machine: run "
+            "`anysize calibrate` with the service's settings once, and start it again"
+        )
     if body.variant is not None:
         return service.family.find(body.variant)
-    if body.budget is None:
+    if body.budget is None and not budget.is_timed:
         return service.family.teacher
-    return choose(service.family.ladder, body.budget.parsed())
+    return choose(service.family.ladder, budget)
+
+
+def _promise(body: GenerateIn, budget: Budget, prompt_tokens: int, service: ServiceState) -> Promise:
+    assert service.planner is not None
+    ask = Ask(prompt_tokens, body.max_tokens, body.n)
+    return service.planner.promise(service.family.ladder, budget, ask, service.engine.load())

@@ -6,9 +6,10 @@ from fastapi import APIRouter, Request, Response
 from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 
 from anysize.engine.engine import Engine, StepReport
-from anysize.engine.request import Completion, GenerationRequest
+from anysize.engine.request import Completion, GenerationRequest, Timing
 from anysize.engine.stepper import StepModel
 from anysize.family.family import Size
+from anysize.sizing.planner import Promise
 
 router = APIRouter()
 
@@ -17,6 +18,7 @@ _TPOT_BUCKETS_S = (0.005, 0.01, 0.02, 0.03, 0.05, 0.075, 0.1, 0.15, 0.25, 0.5, 1
 _STEP_BUCKETS_S = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10)
 _BATCH_BUCKETS = (1, 2, 4, 8, 16, 32, 64, 128, 256)
 _STEP_TOKENS_BUCKETS = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024, 2048)
+_RATIO_BUCKETS = (0.25, 0.5, 0.7, 0.8, 0.9, 1.0, 1.1, 1.25, 1.5, 2.0, 3.0, 5.0)
 _OTHER = "other"
 
 
@@ -77,6 +79,20 @@ class Metrics:
             "anysize_iteration_tokens", "Tokens in one step.", buckets=_STEP_TOKENS_BUCKETS, registry=self.registry
         )
 
+        self._over_predicted = Histogram(
+            "anysize_latency_measured_over_predicted",
+            "Measured over predicted times of requests with a latency budget.",
+            ["kind"],
+            buckets=_RATIO_BUCKETS,
+            registry=self.registry,
+        )
+        self._budgets_kept = Counter(
+            "anysize_latency_budget_kept", "Requests whose latency budget was kept.", registry=self.registry
+        )
+        self._budgets_missed = Counter(
+            "anysize_latency_budget_missed", "Requests whose latency budget was missed.", registry=self.registry
+        )
+
     def watch(self, engine: Engine, model: StepModel) -> None:
         """Read an engine's queue and its model's pages at each scrape."""
         self._gauge("anysize_num_requests_waiting", "Requests in the queue.", lambda: engine.state().waiting)
@@ -98,8 +114,8 @@ class Metrics:
         self._step_answers.observe(report.answers)
         self._step_tokens.observe(report.tokens)
 
-    def finished(self, request: GenerationRequest, completion: Completion) -> None:
-        """Count a request that got its answer, or whose client left first."""
+    def finished(self, request: GenerationRequest, completion: Completion, promise: Promise | None = None) -> None:
+        """Count a request that got its answer, or whose client left first; and what its budget was promised, if any."""
         variant = request.size.id if request.size.id in self._known else _OTHER
         timing = completion.timing
         self._finished.labels(variant, completion.finish_reason).inc()
@@ -115,10 +131,22 @@ class Metrics:
         self._total_s.labels(variant).observe(timing.total_ms / 1e3)
         if timing.tpot_ms is not None:
             self._tpot_s.labels(variant).observe(timing.tpot_ms / 1e3)
+        if promise is not None:
+            self._promised(promise, timing)
 
     def failed(self, error: Exception) -> None:
         """Count a request that got an error."""
         self._failed.labels(type(error).__name__).inc()
+
+    def _promised(self, promise: Promise, timing: Timing) -> None:
+        (self._budgets_kept if promise.is_kept(timing) else self._budgets_missed).inc()
+        forecast = promise.forecast
+        for kind, measured_ms, predicted_ms in (
+            ("ttft", timing.ttft_ms, forecast.ttft_ms),
+            ("tpot", timing.tpot_ms, forecast.tpot_ms),
+        ):
+            if measured_ms is not None and predicted_ms:
+                self._over_predicted.labels(kind).observe(measured_ms / predicted_ms)
 
     def _gauge(self, name: str, text: str, read: Callable[[], float]) -> None:
         Gauge(name, text, registry=self.registry).set_function(read)

@@ -1,15 +1,21 @@
 """The JSON of the HTTP interface. Unknown fields are refused, every number has a maximum."""
 
-from typing import Annotated, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from anysize.engine.request import Sampling
 from anysize.family.family import Size
 from anysize.sizing.budget import Budget
+from anysize.sizing.planner import Planner
 
 _MAX_INT = (1 << 63) - 1
 _MAX_CHARS = 10_000_000
+SHOWN_BATCHES = (1, 4, 16)
+_SHOWN_STORED = 256
+
+# More than anybody waits; a number that is none, or has no end, is refused.
+Milliseconds = Annotated[float, Field(gt=0, le=1e9, allow_inf_nan=False)]
 
 _Stop = Annotated[str, Field(min_length=1, max_length=256)]
 
@@ -19,17 +25,32 @@ class _Body(BaseModel):
 
 
 class BudgetIn(_Body):
-    """Upper bounds on the size that answers; the largest served size inside all of them is taken."""
+    """Upper bounds on the size that answers and on its times; the largest served size inside all of them is taken."""
 
     parameters: int | None = Field(default=None, ge=1, le=_MAX_INT, description="inference parameters")
     fraction: float | None = Field(default=None, gt=0, le=1, description="share of the teacher's inference parameters")
     memory_bytes: int | None = Field(
         default=None, ge=1, le=_MAX_INT, description="bytes of the size's distinct tensors"
     )
+    ttft_ms: Milliseconds | None = Field(default=None, description="time to first token")
+    tpot_ms: Milliseconds | None = Field(default=None, description="mean time between two tokens after the first")
+    total_ms: Milliseconds | None = Field(default=None, description="time to last token; wants `max_tokens`")
+    on_miss: Literal["smallest", "reject"] = Field(
+        default="smallest",
+        description="where no size is expected to keep the times: the smallest answers, and says so, or none",
+    )
 
     def parsed(self) -> Budget:
         """The budget as the sizing floor knows it."""
-        return Budget(parameters=self.parameters, fraction=self.fraction, memory_bytes=self.memory_bytes)
+        return Budget(
+            parameters=self.parameters,
+            fraction=self.fraction,
+            memory_bytes=self.memory_bytes,
+            ttft_ms=self.ttft_ms,
+            tpot_ms=self.tpot_ms,
+            total_ms=self.total_ms,
+            or_reject=self.on_miss == "reject",
+        )
 
 
 class Message(_Body):
@@ -72,6 +93,8 @@ class GenerateIn(_Body):
             raise ValueError("give either prompt or messages")
         if self.budget is not None and self.variant is not None:
             raise ValueError("give either budget or variant, not both")
+        if self.budget is not None and self.budget.total_ms is not None and "max_tokens" not in self.model_fields_set:
+            raise ValueError("budget.total_ms needs max_tokens, because it bounds the whole answer")
         return self
 
     def sampling(self) -> Sampling:
@@ -109,11 +132,19 @@ class VariantOut(BaseModel):
     bytes: int
     patched: list[int]
     owners: Owners
+    predicted_tpot_ms: dict[int, float] | None = Field(
+        default=None, description="milliseconds a token at batch 1, 4 and 16; where the machine has been calibrated"
+    )
 
     @classmethod
-    def of(cls, size: Size) -> "VariantOut":
-        """From a size."""
+    def of(cls, size: Size, planner: Planner | None = None) -> "VariantOut":
+        """From a size, and whoever predicts its times, if anybody does."""
         variant, footprint = size.variant, size.footprint
+        predicted: dict[str, Any] = {}
+        if planner is not None:
+            predicted["predicted_tpot_ms"] = {
+                rows: round(planner.tpot_ms(variant, rows=rows, stored=_SHOWN_STORED), 3) for rows in SHOWN_BATCHES
+            }
         return cls(
             id=size.id,
             parameters=footprint.parameters,
@@ -127,6 +158,7 @@ class VariantOut(BaseModel):
                 norm=variant.head_owner.value,
                 head=variant.head_owner.value,
             ),
+            **predicted,
         )
 
 

@@ -11,11 +11,12 @@ from anysize.api.prompt import PromptEncoder
 from anysize.engine.engine import Engine
 from anysize.family.family import Family
 from anysize.settings import Settings
+from anysize.sizing.planner import Planner
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class ServiceState:
-    """One service: its settings, what it serves, and what runs it."""
+    """One service: its settings, what it serves, what runs it; and what predicts times, once that is calibrated."""
 
     settings: Settings
     family: Family
@@ -23,6 +24,7 @@ class ServiceState:
     metrics: Metrics
     encoder: PromptEncoder
     texts: TokenTexts
+    planner: Planner | None
 
 
 def _state(request: Request) -> ServiceState:

@@ -100,12 +100,29 @@ def _memory(report: dict[str, Any], axes: "Axes") -> None:
     axes.legend(frameon=False, loc="upper left")
 
 
+def _calibration(report: dict[str, Any], axes: "Axes") -> None:
+    pairs = report["steps"]
+    for kind, color in (("decode", _OURS), ("prompt", _OTHERS[0])):
+        chosen = [pair for pair in pairs if pair["kind"] == kind]
+        measured, predicted = ([pair[name] for pair in chosen] for name in ("measured_ms", "predicted_ms"))
+        axes.scatter(measured, predicted, s=14, color=color, label=f"{kind} steps")
+    ends = [min(pair["measured_ms"] for pair in pairs), max(pair["measured_ms"] for pair in pairs)]
+    axes.plot(ends, ends, color=_LIMIT, linestyle="--", label="predicted as measured")
+    axes.set_xscale("log")
+    axes.set_yscale("log")
+    axes.set_xlabel("measured, ms")
+    axes.set_ylabel("predicted, ms")
+    axes.set_title(f"{len(pairs)} steps; median error {100 * report['error_median']:.1f} %")
+    axes.legend(frameon=False)
+
+
 _BANDWIDTH = "limit by memory bandwidth"
 _DRAWN: dict[str, Callable[[dict[str, Any], "Axes"], None]] = {
     "single": _single,
     "mixed": _mixed,
     "build": _build,
     "memory": _memory,
+    "calibration": _calibration,
 }
 
 

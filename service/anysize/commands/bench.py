@@ -116,6 +116,32 @@ def bench_mixed(
     show(report, as_json=as_json, plot=plot)
 
 
+@bench_app.command("latency")
+def bench_latency(
+    loads: Annotated[int, typer.Option(min=1, max=10_000, help="Random loads.")] = 40,
+    seed: Annotated[int, typer.Option(min=0, help="Of the loads.")] = 1,
+    family: FamilyOption = None,
+    compile_kernels: CompileOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Compare predicted with measured times on loads that the calibration has not seen (run `anysize calibrate` first).
+
+    Examples: `anysize bench latency` | `anysize bench latency --loads 200 --json`
+    """
+    from anysize.bench.latency import bench_latency as measure
+    from anysize.console import progress_bar
+
+    with errors_for_people():
+        settings = load_settings(family=family, compile=compile_kernels)
+        loaded, kernels = _loaded(settings), _kernels(settings)
+        from anysize.sizing.calibration import Key, required_calibration
+
+        found = required_calibration(Key.of(settings, compiled=kernels is not None), loaded)
+        with progress_bar("running loads") as on_progress:
+            report = measure(loaded, found.model(), loads=loads, seed=seed, kernels=kernels, on_progress=on_progress)
+    show(report, as_json=as_json)
+
+
 @bench_app.command("prefix")
 def bench_prefix(
     pairs: Annotated[int, typer.Option(min=1, max=64, help="Pairs of sizes.")] = 5,

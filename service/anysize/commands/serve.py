@@ -18,9 +18,10 @@ from anysize.engine.engine import Engine
 from anysize.engine.kernels.kernels import Kernels
 from anysize.engine.memory import default_kv_bytes
 from anysize.engine.model import Model
-from anysize.errors import SettingsError
+from anysize.errors import CalibrationError, SettingsError
 from anysize.family.family import Family, builtin_folder
 from anysize.settings import Settings
+from anysize.sizing.calibration import Calibration, Key, read_calibration
 
 
 def load_family(settings: Settings) -> Family:
@@ -78,6 +79,24 @@ def load_model(settings: Settings, family: Family, kernels: Kernels | None) -> M
     return Model(family.bank, kv_bytes=kv_bytes, shared_by=shared_by, kernels=kernels)
 
 
+def load_calibration(
+    settings: Settings, family: Family, kernels: Kernels | None, say: Callable[[str], None]
+) -> Calibration | None:
+    """What `anysize calibrate` has stored for this machine, this family and these settings, if anything.
+
+    Args:
+        settings: of the service.
+        family: loaded with them, so that torch has its threads.
+        kernels: that will be used.
+        say: told where a file is there that cannot be used.
+    """
+    try:
+        return read_calibration(Key.of(settings, compiled=kernels is not None), family)
+    except CalibrationError as error:
+        say(str(error))
+        return None
+
+
 def run_server(settings: Settings, *, say: Callable[[str], None]) -> None:
     """Load a family and serve it until SIGTERM or SIGINT.
 
@@ -102,7 +121,12 @@ def run_server(settings: Settings, *, say: Callable[[str], None]) -> None:
         host, port = (f"[{settings.host}]" if ":" in settings.host else settings.host), listener.getsockname()[1]
         say(f"serving on http://{host}:{port} (GET /variants lists the sizes, /docs describes the API)")
         logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
-        app = create_app(settings, family, load_model(settings, family, kernels))
+        app = create_app(
+            settings,
+            family,
+            load_model(settings, family, kernels),
+            load_calibration(settings, family, kernels, say),
+        )
         config = uvicorn.Config(
             app,
             log_level="warning",
