@@ -17,6 +17,7 @@ from starlette.types import Message
 from anysize.api.app import create_app
 from anysize.api.state import ServiceState
 from anysize.settings import Settings
+from anysize.sizing.calibration import Calibration
 
 # Answers are awaited this long; nothing is asserted by time.
 LIMIT_S = 30
@@ -48,10 +49,12 @@ class RunningService:
 
 
 @contextmanager
-def serving(family: WatchedFamily, *, kv_bytes: int = KV_BYTES, **settings: Any) -> Iterator[RunningService]:
+def serving(
+    family: WatchedFamily, *, kv_bytes: int = KV_BYTES, calibration: Calibration | None = None, **settings: Any
+) -> Iterator[RunningService]:
     """Serve a family; stops at the end, whatever still runs."""
     given = {"max_queued_requests": 8, "prefill_chunk_tokens": 16, "drain_s": 20.0, **settings}
-    app = create_app(Settings(**given), family, WatchedModel(family, kv_bytes=kv_bytes))
+    app = create_app(Settings(**given), family, WatchedModel(family, kv_bytes=kv_bytes), calibration)
     with socket.socket(socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP) as listener:  # as `anysize serve` does
         listener.bind(("127.0.0.1", 0))
         config = uvicorn.Config(app, log_level="critical", timeout_graceful_shutdown=20)

@@ -18,5 +18,5 @@ def shared() -> Iterator[RunningService]:
 def service() -> Iterator[RunningService]:
     """A service of one's own: one request at a time, a queue of two, answers as long as asked for."""
     limits = {"max_running_requests": 1, "max_queued_requests": 2, "max_body_bytes": 4096}
-    with serving(long_winded_family(), **limits) as service:
+    with serving(long_winded_family(), **limits) as service:  # pyright: ignore[reportArgumentType]
         yield service

@@ -9,6 +9,7 @@ from anysize.api.answer import GenerateOut, TokenTexts
 from anysize.api.metrics import Metrics
 from anysize.engine.engine import StepReport
 from anysize.engine.request import Choice, Completion, GenerationRequest, Sampling, Timing
+from anysize.engine.workload import StepRow
 
 FAMILY = long_winded_family()
 REQUEST = GenerationRequest(
@@ -69,7 +70,9 @@ def test_a_cancelled_request_counts_its_tokens_but_no_latency():
 def test_a_step_is_observed_by_its_time_its_answers_and_its_tokens():
     metrics = Metrics(FAMILY.ladder)
 
-    metrics.stepped(StepReport(answers=3, tokens=40, duration_s=0.5))
+    row = StepRow(REQUEST.size.variant, tokens=1, stored=9, wants_logits=True)
+    rows = (row, row, StepRow(REQUEST.size.variant, tokens=38, stored=0, wants_logits=False))
+    metrics.stepped(StepReport(rows=rows, duration_s=0.5, whole_s=0.6))
 
     for name, wanted in (
         ("anysize_batch_forward_duration_seconds", 0.5),

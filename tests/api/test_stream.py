@@ -283,7 +283,7 @@ def test_a_client_that_takes_nothing_for_too_long_cancels_its_request():
             await asyncio.Event().wait()
 
     async def serve(engine: Engine) -> None:
-        stream = EventStream(engine, request, TokenTexts(family.tokenizer), 0.05, ended.append)
+        stream = EventStream(engine, request, TokenTexts(family.tokenizer), 0.05, None, ended.append)
         await stream({"type": "http"}, silence, send)
 
     with running(family, model) as engine:
@@ -320,7 +320,7 @@ def test_text_that_comes_with_the_end_is_sent_before_it(monkeypatch: pytest.Monk
 
     async def serve() -> None:
         engine = cast(Engine, SimpleNamespace(submit=submit))
-        stream = EventStream(engine, request, TokenTexts(family.tokenizer), 30, lambda _: None)
+        stream = EventStream(engine, request, TokenTexts(family.tokenizer), 30, None, lambda _: None)
         await stream({"type": "http"}, silence, send)
 
     monkeypatch.setattr(TextStream, "take", take_just_before_the_end)

@@ -16,9 +16,9 @@ from anysize.cli import app
 from anysize.family.family import Family
 from anysize.settings import Settings
 
-BENCHMARKS = ("build", "memory", "mixed", "single", "http", "load")
+BENCHMARKS = ("build", "memory", "mixed", "single", "http", "load", "prefix", "latency")
 COMMANDS = (
-    *(["fetch"], ["serve"], ["variants"], ["generate"], ["export"]),
+    *(["fetch"], ["serve"], ["variants"], ["generate"], ["export"], ["calibrate"]),
     *(["bench", name] for name in BENCHMARKS),
 )
 
