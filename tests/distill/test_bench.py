@@ -14,7 +14,7 @@ from anysize_training.cli import app
 SMALL = ["--rows", "1", "--sequence-length", "16", "--steps", "1"]
 
 
-@pytest.mark.parametrize("kind", ["full", "delta"])
+@pytest.mark.parametrize("kind", ["full", pytest.param("delta", marks=pytest.mark.fault)])
 def test_both_contenders_compute_the_same_losses(kind: str) -> None:
     done = CliRunner().invoke(app, ["bench", "--kind", kind, *SMALL, "--json"])
     assert done.exit_code == 0, done.output

@@ -60,7 +60,7 @@ def serve(model: Model, asked: list[Asked]) -> None:
 
 @everywhere
 @either_way
-@settings(max_examples=6)
+@settings(max_examples=4)
 @given(asked=st.lists(requests, min_size=1, max_size=6), page_tokens=st.integers(1, 9))
 def test_a_random_mix_of_sizes_answers_as_each_size_alone(
     kernels: Kernels, architecture: str, kind: Kind, tied: bool, compiled: bool, asked: list[Asked], page_tokens: int

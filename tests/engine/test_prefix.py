@@ -115,7 +115,7 @@ requests = st.builds(
     ("architecture", "kind"), [(architecture, kind) for architecture in ARCHITECTURES for kind in KINDS]
 )
 @pytest.mark.parametrize("compiled", [False, True], ids=["plain", "compiled"])
-@settings(max_examples=8)
+@settings(max_examples=5)
 @given(
     asked=st.lists(requests, min_size=2, max_size=8),
     page_tokens=st.integers(1, 5),
