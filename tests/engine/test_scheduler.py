@@ -18,8 +18,9 @@ from hypothesis.stateful import (
 )
 from models import limits
 
+from anysize.engine.job import Job, Run, Share, Step
 from anysize.engine.limits import Limits
-from anysize.engine.scheduler import Job, Run, Scheduler, Share, Step
+from anysize.engine.scheduler import Scheduler
 from anysize.family.variant import Variant
 from anysize.settings import Settings as ServiceSettings
 

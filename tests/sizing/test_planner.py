@@ -9,8 +9,9 @@ from fakes import byte_tokenizer, tiny_bank
 from hypothesis import given
 from hypothesis import strategies as st
 
+from anysize.engine.job import Job
 from anysize.engine.limits import Limits
-from anysize.engine.scheduler import Job, Scheduler
+from anysize.engine.scheduler import Scheduler
 from anysize.engine.workload import Load, StepRow, Underway
 from anysize.errors import BudgetError, BusyError
 from anysize.family.family import Family

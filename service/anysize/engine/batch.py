@@ -12,9 +12,9 @@ import torch
 from torch import Tensor
 
 from anysize.engine.answer import Answer, end_tokens
+from anysize.engine.job import Run, Share
 from anysize.engine.request import Pick
 from anysize.engine.sampler import pick
-from anysize.engine.scheduler import Run, Share
 from anysize.engine.sequence import Row
 from anysize.engine.stepper import StepModel, answers_at_all, run_rows
 from anysize.engine.ticket import Ticket

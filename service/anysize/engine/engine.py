@@ -13,10 +13,10 @@ from dataclasses import dataclass
 from threading import Condition, Event, Thread
 
 from anysize.engine.batch import Batch
+from anysize.engine.job import Share
 from anysize.engine.ledger import Ledger, end
 from anysize.engine.limits import Limits
 from anysize.engine.request import Completion, GenerationRequest
-from anysize.engine.scheduler import Share
 from anysize.engine.stepper import StepModel
 from anysize.engine.ticket import OnPiece, Ticket
 from anysize.engine.workload import Load, StepRow

@@ -5,9 +5,10 @@ import time
 from collections.abc import Iterable
 
 from anysize.engine.batch import Outcome
+from anysize.engine.job import Share
 from anysize.engine.limits import Limits
 from anysize.engine.request import Completion
-from anysize.engine.scheduler import Scheduler, Share
+from anysize.engine.scheduler import Scheduler
 from anysize.engine.stepper import StepModel
 from anysize.engine.ticket import Ticket
 from anysize.engine.workload import Load

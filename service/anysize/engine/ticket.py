@@ -5,8 +5,8 @@ from concurrent.futures import Future
 from dataclasses import dataclass, field
 
 from anysize.engine.answer import Answer
+from anysize.engine.job import Job
 from anysize.engine.request import Choice, Completion, GenerationRequest, Piece, Timing
-from anysize.engine.scheduler import Job
 from anysize.errors import AnysizeError
 
 OnPiece = Callable[[Piece], None]
