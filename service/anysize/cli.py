@@ -1,12 +1,12 @@
 """The command line: `anysize fetch | serve | variants | generate | export | calibrate | bench`."""
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 from rich.table import Table
 
-from anysize.commands.bench import bench_app
+from anysize.commands.bench_service import bench_app
 from anysize.commands.options import (
     CompileOption,
     DeviceOption,
@@ -16,8 +16,9 @@ from anysize.commands.options import (
     QuantizeOption,
     SizeOption,
 )
+from anysize.commands.served import served_family, served_kernels
 from anysize.console import errors_for_people, print_json, say, terminal
-from anysize.settings import Settings, load_settings, settings_help
+from anysize.settings import load_settings, settings_help
 
 app = typer.Typer(
     name="anysize",
@@ -99,7 +100,7 @@ def variants(
     """
     with errors_for_people():
         settings = load_settings(family=family, device=device, dtype=dtype)
-        loaded = _load(settings)
+        loaded = served_family(settings)
         from anysize.api.schemas import SHOWN_BATCHES, VariantOut, VariantsOut
         from anysize.commands.calibrate import stored_planner
 
@@ -141,9 +142,8 @@ def generate(
     """
     with errors_for_people():
         settings = load_settings(family=family, device=device, dtype=dtype)
-        loaded = _load(settings)
+        loaded = served_family(settings)
         from anysize.commands.generate import generate_once
-        from anysize.commands.serve import load_kernels
 
         answer = generate_once(
             loaded,
@@ -154,7 +154,7 @@ def generate(
             max_tokens=max_tokens,
             temperature=temperature,
             seed=seed,
-            kernels=load_kernels(settings, say),
+            kernels=served_kernels(settings),
         )
     if as_json:
         print_json(answer.model_dump(exclude_unset=True))
@@ -178,7 +178,7 @@ def export(
     Examples: `anysize export --size 0.8 --out smollm2-0.8` | `anysize export --size student --out small`
     """
     with errors_for_people():
-        loaded = _load(load_settings(family=family, device=device, dtype=dtype))
+        loaded = served_family(load_settings(family=family, device=device, dtype=dtype))
         from anysize.commands.export import export_size
 
         exported = export_size(loaded, size, out)
@@ -214,9 +214,3 @@ def calibrate(
         from anysize.commands.calibrate import show_calibration
 
         show_calibration(settings, within_s=within_s, is_stored=report, plot=plot, as_json=as_json)
-
-
-def _load(settings: Settings) -> Any:
-    from anysize.commands.serve import load_family
-
-    return load_family(settings)

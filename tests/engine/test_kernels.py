@@ -25,22 +25,19 @@ def random(seed: int, *shape: int) -> Tensor:
 
 
 @settings(max_examples=60)
-@given(
-    tokens=st.integers(1, 20), width=sizes, features=st.lists(sizes, min_size=1, max_size=3), seed=st.integers(0, 99)
-)
+@given(tokens=st.integers(1, 20), width=sizes, features=sizes, has_bias=st.booleans(), seed=st.integers(0, 99))
 def test_linear_maps_are_those_of_torch_and_to_the_bit_whatever_comes_with_them(
-    kernels: Kernels, tokens: int, width: int, features: list[int], seed: int
+    kernels: Kernels, tokens: int, width: int, features: int, has_bias: bool, seed: int
 ):
-    x_TI = random(seed, tokens, width)
-    maps = [(random(seed + 1, out, width), None, random(seed + 2, out) if out % 2 else None) for out in features]
+    x_TI, weight_OI = random(seed, tokens, width), random(seed + 1, features, width)
+    bias_O = random(seed + 2, features) if has_bias else None
 
-    together = kernels.linear(x_TI, maps)
+    together_TO = kernels.linear(x_TI, weight_OI, bias_O=bias_O)
 
-    for (weight_OI, _, bias_O), out_TO in zip(maps, together, strict=True):
-        torch.testing.assert_close(out_TO, F.linear(x_TI, weight_OI, bias_O), rtol=1e-5, atol=1e-4)
-        for token in range(tokens):
-            (alone_1O,) = kernels.linear(x_TI[token : token + 1], [(weight_OI, None, bias_O)])
-            assert torch.equal(alone_1O[0], out_TO[token])
+    torch.testing.assert_close(together_TO, F.linear(x_TI, weight_OI, bias_O), rtol=1e-5, atol=1e-4)
+    for token in range(tokens):
+        alone_1O = kernels.linear(x_TI[token : token + 1], weight_OI, bias_O=bias_O)
+        assert torch.equal(alone_1O[0], together_TO[token])
 
 
 @settings(max_examples=30)
@@ -50,7 +47,7 @@ def test_int8_weights_are_what_they_stand_for(kernels: Kernels, tokens: int, wid
     weight_OI = torch.randint(-127, 128, (features, width), dtype=torch.int8, generator=generator)
     scale_O, x_TI = random(seed, features).abs(), random(seed + 1, tokens, width)
 
-    (out_TO,) = kernels.linear(x_TI, [(weight_OI, scale_O, None)])
+    out_TO = kernels.linear(x_TI, weight_OI, scale_O=scale_O)
 
     torch.testing.assert_close(out_TO, x_TI @ (weight_OI.float() * scale_O[:, None]).T, rtol=1e-4, atol=1e-2)
 

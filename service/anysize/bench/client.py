@@ -91,7 +91,7 @@ async def _watched(
     Returns:
         `answered` and their `tokens`, `refused` (one `[latency_ms, has_retry_after]` each), `others` (anything else).
     """
-    chance = random.Random(seed)  # noqa: S311
+    chance = random.Random(seed)  # noqa: S311  (no secret)
     begin_s = time.perf_counter() + warm_s
     end_s = begin_s + seconds
     found: dict[str, Any] = {"answered": 0, "tokens": 0, "refused": [], "others": []}

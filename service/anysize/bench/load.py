@@ -102,7 +102,7 @@ def bench_load(
 
 
 def _bodies(family: Family, sizes: int, answer_tokens: int) -> list[dict[str, Any]]:
-    chance = random.Random(0)  # noqa: S311
+    chance = random.Random(0)  # noqa: S311  (no secret)
     spread = spread_sizes(family, sizes)
     return [
         {

@@ -9,6 +9,7 @@ from typing import Any
 
 from anysize.bench.bandwidth import read_bytes_per_s
 from anysize.bench.decoding import prompts
+from anysize.engine.kernels.kernels import Kernels
 from anysize.engine.memory import token_bytes
 from anysize.engine.model import Model, Row
 from anysize.engine.prefix import forks
@@ -50,7 +51,9 @@ class Answered:
     token_ids: list[int]
 
 
-def bench_prefix(family: Family, *, pairs: int, prompt_tokens: int, answer_tokens: int, rounds: int) -> dict[str, Any]:
+def bench_prefix(
+    family: Family, *, pairs: int, prompt_tokens: int, answer_tokens: int, rounds: int, kernels: Kernels | None = None
+) -> dict[str, Any]:
     """Run prompts cold, after another size and after the same size, in turn in every round.
 
     Args:
@@ -59,6 +62,7 @@ def bench_prefix(family: Family, *, pairs: int, prompt_tokens: int, answer_token
         prompt_tokens: of each prompt.
         answer_tokens: of each answer.
         rounds: counted ones, after one that is not.
+        kernels: compiled ones for the model, where it is to have them.
 
     Returns:
         For each pair medians of the times to first token, and by how much they fall over the share of layers that is
@@ -69,6 +73,7 @@ def bench_prefix(family: Family, *, pairs: int, prompt_tokens: int, answer_token
         family.bank,
         kv_bytes=8 * (prompt_tokens + answer_tokens + 64) * token_bytes(family.bank),
         shared_by=[size.variant for size in family.ladder],
+        kernels=kernels,
     )
     unlike = 0
     fresh = _fresh_prompts(family, prompt_tokens)

@@ -1,19 +1,15 @@
-"""`anysize bench`: one command a benchmark."""
+"""`anysize bench`: what the engine does in this process."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
 from anysize.bench.show import show
 from anysize.commands.options import CompileOption, FamilyOption, JsonOption, SizeOption
+from anysize.commands.served import served_family, served_kernels
 from anysize.console import errors_for_people, say
-from anysize.settings import Settings, load_settings
-
-if TYPE_CHECKING:
-    from anysize.bench.cores import Cores
-    from anysize.engine.kernels.kernels import Kernels
-    from anysize.family.family import Family
+from anysize.settings import load_settings
 
 bench_app = typer.Typer(help="Measure this machine. Every ratio is of two figures from one run.", no_args_is_help=True)
 
@@ -37,9 +33,6 @@ GgufOption = Annotated[
     Path | None, typer.Option(envvar="ANYSIZE_GGUF", help="The teacher as a GGUF file, for llama.cpp.")
 ]
 PlotOption = Annotated[Path | None, typer.Option(help="Draw the report into this file, such as bench.png.")]
-SharedOption = Annotated[
-    bool, typer.Option("--share-cores", help="Let the clients use the service's cores, instead of the last one alone.")
-]
 
 
 @bench_app.command("build")
@@ -56,7 +49,7 @@ def bench_build(
     from anysize.bench.build import bench_build as measure
 
     with errors_for_people():
-        report = measure(_loaded(load_settings(family=family)), rounds)
+        report = measure(served_family(load_settings(family=family)), rounds)
     show(report, as_json=as_json, plot=plot)
 
 
@@ -102,7 +95,7 @@ def bench_mixed(
         names = parse_against(against, MIXED, MIXED_DEFAULT)
         settings = load_settings(family=family, compile=compile_kernels)
         report = measure(
-            _loaded(settings),
+            served_family(settings),
             requests=requests,
             sizes=sizes,
             prompt_tokens=prompt_tokens,
@@ -110,36 +103,10 @@ def bench_mixed(
             rounds=rounds,
             against=names,
             places=Places(family=settings.family, vllm_python=vllm_python),
-            kernels=_kernels(settings),
+            kernels=served_kernels(settings),
             say=say,
         )
     show(report, as_json=as_json, plot=plot)
-
-
-@bench_app.command("latency")
-def bench_latency(
-    loads: Annotated[int, typer.Option(min=1, max=10_000, help="Random loads.")] = 40,
-    seed: Annotated[int, typer.Option(min=0, help="Of the loads.")] = 1,
-    family: FamilyOption = None,
-    compile_kernels: CompileOption = None,
-    as_json: JsonOption = False,
-) -> None:
-    """Compare predicted with measured times on loads that the calibration has not seen (run `anysize calibrate` first).
-
-    Examples: `anysize bench latency` | `anysize bench latency --loads 200 --json`
-    """
-    from anysize.bench.latency import bench_latency as measure
-    from anysize.console import progress_bar
-
-    with errors_for_people():
-        settings = load_settings(family=family, compile=compile_kernels)
-        loaded, kernels = _loaded(settings), _kernels(settings)
-        from anysize.sizing.calibration import Key, required_calibration
-
-        found = required_calibration(Key.of(settings, compiled=kernels is not None), loaded)
-        with progress_bar("running loads") as on_progress:
-            report = measure(loaded, found.model(), loads=loads, seed=seed, kernels=kernels, on_progress=on_progress)
-    show(report, as_json=as_json)
 
 
 @bench_app.command("prefix")
@@ -149,6 +116,7 @@ def bench_prefix(
     answer_tokens: AnswerTokensOption = 16,
     rounds: MedianRoundsOption = 3,
     family: FamilyOption = None,
+    compile_kernels: CompileOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Time to first token of a prompt that another size has run before, against a prompt that is new.
@@ -158,12 +126,14 @@ def bench_prefix(
     from anysize.bench.prefix import bench_prefix as measure
 
     with errors_for_people():
+        settings = load_settings(family=family, compile=compile_kernels)
         report = measure(
-            _loaded(load_settings(family=family)),
+            served_family(settings),
             pairs=pairs,
             prompt_tokens=prompt_tokens,
             answer_tokens=answer_tokens,
             rounds=rounds,
+            kernels=served_kernels(settings),
         )
     show(report, as_json=as_json)
 
@@ -198,112 +168,17 @@ def bench_single(
     with errors_for_people():
         names = parse_against(against, SINGLE, SINGLE_DEFAULT)
         settings = load_settings(family=family, compile=compile_kernels)
-        loaded = _loaded(settings)
+        served = served_family(settings)
         report = measure(
-            loaded,
-            find_size(loaded, size),
+            served,
+            find_size(served, size),
             batches=batch or [1, 4, 16],
             prompt_tokens=prompt_tokens,
             answer_tokens=answer_tokens,
             rounds=rounds,
             against=names,
             places=Places(family=settings.family, vllm_python=vllm_python, llamacpp_python=llamacpp_python, gguf=gguf),
-            kernels=_kernels(settings),
+            kernels=served_kernels(settings),
             say=say,
         )
     show(report, as_json=as_json, plot=plot)
-
-
-@bench_app.command("http")
-def bench_http(
-    requests: Annotated[int, typer.Option(min=1, max=256, help="Requests at once.")] = 16,
-    sizes: Annotated[int, typer.Option(min=1, max=256, help="Sizes that they ask for.")] = 8,
-    answer_tokens: Annotated[int, typer.Option(min=2, max=4096, help="Tokens of each answer.")] = 64,
-    rounds: Annotated[int, typer.Option(min=1, max=100, help="Rounds that count; the figures are medians.")] = 3,
-    family: FamilyOption = None,
-    share_cores: SharedOption = False,
-    as_json: JsonOption = False,
-) -> None:
-    """Compare the engine asked directly with the same requests streamed from a service in another process.
-
-    Examples: `anysize bench http` | `anysize bench http --requests 32 --share-cores --json`
-    """
-    with errors_for_people():
-        settings, cores, loaded = _prepare(family, share_cores, max_running_requests=requests)
-        from anysize.bench.http import bench_http as measure
-
-        report = measure(
-            loaded,
-            settings,
-            cores,
-            requests=requests,
-            sizes=sizes,
-            answer_tokens=answer_tokens,
-            rounds=rounds,
-            kernels=_kernels(settings),
-            say=say,
-        )
-    show(report, as_json=as_json)
-
-
-@bench_app.command("load")
-def bench_load(
-    times: Annotated[float, typer.Option(min=0.1, max=100, help="Times its capacity the service is asked for.")] = 4.0,
-    seconds: Annotated[float, typer.Option(min=1, max=3600, help="That count, in each part.")] = 60.0,
-    warm_s: Annotated[float, typer.Option(min=0, max=600, help="Seconds before these, in each part.")] = 15.0,
-    sizes: Annotated[int, typer.Option(min=1, max=256, help="Sizes that requests ask for.")] = 8,
-    answer_tokens: Annotated[int, typer.Option(min=1, max=4096, help="Tokens of an answer, on average.")] = 32,
-    family: FamilyOption = None,
-    share_cores: SharedOption = False,
-    as_json: JsonOption = False,
-) -> None:
-    """Find the capacity of a service, ask it for several times as much, and see what it answers and how it refuses.
-
-    Examples: `anysize bench load` | `anysize bench load --times 8 --seconds 30 --json`
-    """
-    with errors_for_people():
-        settings, cores, loaded = _prepare(family, share_cores)
-        from anysize.bench.load import bench_load as measure
-
-        report = measure(
-            loaded,
-            settings,
-            cores,
-            times=times,
-            sizes=sizes,
-            answer_tokens=answer_tokens,
-            warm_s=warm_s,
-            seconds=seconds,
-            say=say,
-        )
-    show(report, as_json=as_json)
-
-
-def _prepare(family: Path | None, share_cores: bool, **at_least: int) -> "tuple[Settings, Cores, Family]":
-    """Settings of the service and the engine, which use the same cores and as many threads; and the family."""
-    from anysize.bench.cores import deal_cores
-
-    cores = deal_cores(shared=share_cores)  # before torch has threads, which would stay where they are
-    settings = load_settings(family=family)
-    more = {name: max(value, getattr(settings, name)) for name, value in at_least.items()}
-    more["threads"] = settings.threads or len(cores.service)
-    settings = load_settings(family=family, **more)
-    import torch
-
-    from anysize.family.family import Family, builtin_folder
-
-    torch.set_num_threads(settings.threads)
-    folder = settings.family or builtin_folder()
-    return settings, cores, Family.load(folder, dtype=settings.torch_dtype(), device=settings.torch_device())
-
-
-def _loaded(settings: Settings) -> "Family":
-    from anysize.commands.serve import load_family
-
-    return load_family(settings)
-
-
-def _kernels(settings: Settings) -> "Kernels | None":
-    from anysize.commands.serve import load_kernels
-
-    return load_kernels(settings, say)

@@ -31,10 +31,8 @@ class Ends:
             for owner, model in models.items()
         }
         self._norms = {owner: tune(view(architecture.norm_of(model))) for owner, model in models.items()}
-        heads = {owner: architecture.head_of(model) for owner, model in models.items()}
-        self._heads = {owner: tune(view(head)) for owner, head in heads.items()}
-        student, teacher = (heads[owner]._parameters for owner in (Owner.STUDENT, Owner.TEACHER))
-        self._share_head = all(student[name] is teacher[name] for name in teacher)
+        self._heads = {owner: tune(view(architecture.head_of(model))) for owner, model in models.items()}
+        self._share_head = bank.shares_head
         self._vocabulary = bank.teacher.config.vocab_size
 
     def embed(self, packed: abc.Sequence[Row], positions_1T: Tensor) -> Tensor:

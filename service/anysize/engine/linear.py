@@ -1,15 +1,9 @@
 """Linear maps of few tokens, which is what decoding is made of: reading the weight is all the work there is.
 
-torch's `linear` of a row-major weight reaches a third of the memory's speed there. Two ways are faster, and neither
-wants another copy of the weight. On two AVX2 cores, GB/s of weights of SmolLM2-135M's shapes in float32, where memory
-reads 31:
-
-| tokens | `linear` | operands exchanged | compiled kernel |
-|---|---|---|---|
-| 1 | 12 to 18 | 19 to 20 (as two tokens) | 22 to 28 |
-| 4 | 6 to 9 | 17 to 21 | 18 to 26 |
-| 16 | 5 to 8 | 7 to 10 | 11 to 13 |
-| 64 | 3 to 5 | 4 to 5 | 4 |
+torch's `linear` of a row-major weight is far from the memory's speed there. Two ways are nearer, and neither wants
+another copy of the weight: BLAS given the operands the other way round, and compiled kernels. What each is worth on a
+machine says `anysize bench single --against transformers,uncompiled`: transformers uses `linear`, the engine without
+kernels exchanges operands.
 """
 
 import torch
@@ -43,7 +37,7 @@ class FastLinear(nn.Module):
         x_TI = x.reshape(-1, x.shape[-1])
         tokens = len(x_TI)
         if self._kernels and tokens <= _FEW_FOR_KERNELS:
-            (out_TO,) = self._kernels.linear(x_TI.contiguous(), [(self.weight, None, self.bias)])
+            out_TO = self._kernels.linear(x_TI.contiguous(), self.weight, bias_O=self.bias)
         elif tokens <= _FEW_FOR_EXCHANGE:
             out_TO = _exchanged(x_TI, self.weight)
             if self.bias is not None:
@@ -71,7 +65,7 @@ class FastInt8Linear(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Apply the map to the last dimension of x."""
         x_TI = x.reshape(-1, x.shape[-1]).contiguous()
-        (out_TO,) = self._kernels.linear(x_TI, [(self.weight, self.scale, self.bias)])
+        out_TO = self._kernels.linear(x_TI, self.weight, scale_O=self.scale, bias_O=self.bias)
         return out_TO.view(*x.shape[:-1], -1)
 
 

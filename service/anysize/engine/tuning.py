@@ -3,18 +3,17 @@
 What is replaced is known by its class. Whatever is not known stays transformers' own.
 """
 
-import torch
 from torch import Tensor, nn
-from transformers.models.llama.modeling_llama import LlamaMLP, LlamaRMSNorm
-from transformers.models.qwen2.modeling_qwen2 import Qwen2MLP, Qwen2RMSNorm
-from transformers.models.qwen3.modeling_qwen3 import Qwen3MLP, Qwen3RMSNorm
+from transformers.models.llama.modeling_llama import LlamaRMSNorm
+from transformers.models.qwen2.modeling_qwen2 import Qwen2RMSNorm
+from transformers.models.qwen3.modeling_qwen3 import Qwen3RMSNorm
 
 from anysize.engine.kernels.kernels import Kernels
 from anysize.engine.linear import FastInt8Linear, FastLinear
+from anysize.family.architectures import is_silu_gated
 from anysize.family.int8 import Int8Linear
 
 _NORMS = (LlamaRMSNorm, Qwen2RMSNorm, Qwen3RMSNorm)
-_GATED = (LlamaMLP, Qwen2MLP, Qwen3MLP)
 
 
 def tuned(seen: nn.Module, kernels: Kernels | None) -> nn.Module:
@@ -35,8 +34,9 @@ def tuned(seen: nn.Module, kernels: Kernels | None) -> nn.Module:
         seen._modules[name] = tuned(child, kernels)
     if kernels is not None and isinstance(seen, _NORMS):
         return _Norm(seen.weight, seen.variance_epsilon, kernels)
-    if kernels is not None and isinstance(seen, _GATED) and _is_silu(seen.act_fn):
-        return _Gated(seen.gate_proj, seen.up_proj, seen.down_proj, kernels)
+    if kernels is not None and is_silu_gated(seen):
+        gate, up, down = (seen.get_submodule(f"{name}_proj") for name in ("gate", "up", "down"))
+        return _Gated(gate, up, down, kernels)
     return seen
 
 
@@ -65,8 +65,3 @@ class _Gated(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         return self.down(self._kernels.silu_times_(self.gate(x), self.up(x)))
-
-
-def _is_silu(activation: nn.Module) -> bool:
-    probe = torch.tensor([-3.0, -0.5, 2.0])
-    return torch.allclose(activation(probe), nn.functional.silu(probe))

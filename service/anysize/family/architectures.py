@@ -10,6 +10,9 @@ from dataclasses import dataclass
 
 from torch import nn
 from transformers import PreTrainedConfig, PreTrainedModel
+from transformers.models.llama.modeling_llama import LlamaMLP
+from transformers.models.qwen2.modeling_qwen2 import Qwen2MLP
+from transformers.models.qwen3.modeling_qwen3 import Qwen3MLP
 
 from anysize.errors import ArtifactError
 
@@ -80,6 +83,8 @@ class Architecture:
 
 _LEFTOVER = re.compile(r"(^|\.)((attn|attention)\.(masked_)?bias|rotary_emb\.inv_freq)$")
 
+_GATED = (LlamaMLP, Qwen2MLP, Qwen3MLP)
+
 _LLAMA_LIKE = {
     "backbone": "model",
     "embeddings": ("embed_tokens",),
@@ -113,6 +118,11 @@ ARCHITECTURES: dict[str, Architecture] = {
         ),
     )
 }
+
+
+def is_silu_gated(module: nn.Module) -> bool:
+    """Whether a module is an MLP that computes down_proj(silu(gate_proj(x)) up_proj(x))."""
+    return isinstance(module, _GATED) and module.config.hidden_act in ("silu", "swish")
 
 
 def leftover(stored: str) -> bool:

@@ -38,6 +38,12 @@ class Bank:
         """The trained model of an owner."""
         return self.teacher if owner is Owner.TEACHER else self.student
 
+    @property
+    def shares_head(self) -> bool:
+        """Whether teacher and student have one LM head."""
+        student, teacher = (self.architecture.head_of(self.model(owner))._parameters for owner in Owner)
+        return all(student[name] is teacher[name] for name in teacher)
+
     def layer(self, ref: LayerRef) -> nn.Module:
         """One decoder layer."""
         return self.architecture.layers_of(self.model(ref.owner))[ref.layer]

@@ -86,14 +86,7 @@ class StepTimer:
 def shape_of(family: Family) -> Shape:
     """What of a family the latency model needs to know."""
     bank = family.bank
-    student, teacher = (
-        dict(bank.architecture.head_of(model).named_parameters()) for model in (bank.student, bank.teacher)
-    )
-    return Shape(
-        blocks=tuple(map(len, bank.blocks.blocks)),
-        shares_base=is_delta(bank),
-        shares_head=all(student.get(name) is weight for name, weight in teacher.items()),
-    )
+    return Shape(blocks=tuple(map(len, bank.blocks.blocks)), shares_base=is_delta(bank), shares_head=bank.shares_head)
 
 
 def calibration_steps(family: Family) -> list[tuple[StepRow, ...]]:

@@ -5,6 +5,7 @@ nobody knows yet is left out: later requests, prompts that turn out to be known 
 count as being as long as they may be, so that whoever waits for a place is told rather too much.
 """
 
+import copy
 from collections import deque
 from dataclasses import dataclass, replace
 
@@ -99,8 +100,7 @@ class Outlook:
 
     def forecast(self, variant: Variant, ask: Ask) -> Forecast:
         """What a request on one size may expect."""
-        ahead = object.__new__(Outlook)
-        ahead._model, ahead._limits = self._model, self._limits
+        ahead = copy.copy(self)
         ahead._running = [replace(one) for one in self._running]
         ahead._queue = deque(replace(one) for one in self._queue)
         asked = [_Answer.of(ask.on(variant), is_asked=True) for _ in range(ask.samples)]

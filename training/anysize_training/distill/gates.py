@@ -8,11 +8,8 @@ peak memory.
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
-from transformers.models.llama.modeling_llama import LlamaMLP
-from transformers.models.qwen2.modeling_qwen2 import Qwen2MLP
-from transformers.models.qwen3.modeling_qwen3 import Qwen3MLP
 
-_GATED = (LlamaMLP, Qwen2MLP, Qwen3MLP)
+from anysize.family.architectures import is_silu_gated
 
 
 class LeanMLP(nn.Module):
@@ -37,7 +34,7 @@ class LeanMLP(nn.Module):
 def use_lean_mlps(model: nn.Module) -> None:
     """Put a `LeanMLP` in the place of every gated MLP of a model that is trained; others stay as they are."""
     for name, module in [*model.named_modules()]:
-        if isinstance(module, _GATED) and module.config.hidden_act in ("silu", "swish"):
+        if is_silu_gated(module):
             model.set_submodule(name, LeanMLP(module))
 
 

@@ -238,21 +238,17 @@ void attend(const Row &row, const Store &kv, int64_t head, const float *query, f
 
 extern "C" {
 
-// Several linear maps of the same tokens [tokens, in].
-void anysize_linear(const Map *maps, int64_t count, const float *x, int64_t tokens, int64_t in, int is_int8,
-                    int threads) {
-    int64_t blocks = 0;
-    for (int64_t map = 0; map < count; map++) blocks += (maps[map].features + BLOCK - 1) / BLOCK;
+// out = x weight^T, with the rows of an int8 weight scaled; x is [tokens, in], out [tokens, features].
+void anysize_linear(const void *weight, const float *scale, const float *bias, const float *x, float *out,
+                    int64_t tokens, int64_t in, int64_t features, int threads) {
+    const Map map = {weight, scale, bias, out, features};
 #pragma omp parallel for schedule(static) num_threads(threads)
-    for (int64_t number = 0; number < blocks; number++) {
-        int64_t first = number * BLOCK;
-        const Map *map = maps;
-        for (int64_t rows; first >= (rows = (map->features + BLOCK - 1) / BLOCK * BLOCK); map++) first -= rows;
-        const int64_t last = first + BLOCK < map->features ? first + BLOCK : map->features;
-        if (is_int8)
-            multiply_block<int8_t>(*map, x, tokens, in, first, last);
+    for (int64_t first = 0; first < features; first += BLOCK) {
+        const int64_t last = first + BLOCK < features ? first + BLOCK : features;
+        if (scale)
+            multiply_block<int8_t>(map, x, tokens, in, first, last);
         else
-            multiply_block<float>(*map, x, tokens, in, first, last);
+            multiply_block<float>(map, x, tokens, in, first, last);
     }
 }
 

@@ -1,8 +1,8 @@
 """The compiled kernels, called with torch's tensors."""
 
 import ctypes
-from collections.abc import Callable, Sequence
-from ctypes import POINTER, Structure, c_float, c_int, c_int64, c_void_p
+from collections.abc import Callable
+from ctypes import c_float, c_int, c_int64, c_void_p
 from pathlib import Path
 from typing import Any
 
@@ -15,16 +15,6 @@ from anysize.errors import SettingsError
 
 # What a head may look like; larger ones are left to torch.
 _LANES, _MAX_WIDTH, _MAX_GROUP = 8, 256, 16
-
-
-class _Map(Structure):
-    _fields_ = (
-        ("weight", c_void_p),
-        ("scale", c_void_p),
-        ("bias", c_void_p),
-        ("out", c_void_p),
-        ("features", c_int64),
-    )
 
 
 class Kernels:
@@ -42,7 +32,7 @@ class Kernels:
             loaded = ctypes.CDLL(str(library))
         except OSError as error:
             raise SettingsError(f"the compiled kernels cannot be loaded: {error}; delete {library}") from error
-        self._linear = _function(loaded.anysize_linear, POINTER(_Map), c_int64, c_void_p, *(c_int64,) * 2, c_int, c_int)
+        self._linear = _function(loaded.anysize_linear, *(c_void_p,) * 5, *(c_int64,) * 3, c_int)
         self._rms_norm = _function(loaded.anysize_rms_norm, *(c_void_p,) * 3, *(c_int64,) * 2, c_float)
         self._silu_times = _function(loaded.anysize_silu_times, *(c_void_p,) * 2, c_int64)
         self._attend = _function(
@@ -62,27 +52,34 @@ class Kernels:
         """
         return cls(build(say))
 
-    def linear(self, x_TI: Tensor, maps: Sequence[tuple[Tensor, Tensor | None, Tensor | None]]) -> list[Tensor]:
-        """Linear maps of the same tokens in one go.
+    def linear(
+        self, x_TI: Tensor, weight_OI: Tensor, *, scale_O: Tensor | None = None, bias_O: Tensor | None = None
+    ) -> Tensor:
+        """A linear map of T tokens.
 
         Args:
-            x_TI: T tokens.
-            maps: weight [O, I] in float32 or int8, the scale [O] of its rows where it is int8, and a bias [O] or None.
-                All weights are of one type.
+            x_TI: the tokens.
+            weight_OI: float32, or int8 with a scale.
+            scale_O: of the rows of an int8 weight.
+            bias_O: or None.
 
         Returns:
-            [T, O] for each.
+            [T, O].
         """
-        outs = [x_TI.new_empty(len(x_TI), len(weight_OI)) for weight_OI, _, _ in maps]
-        called = (_Map * len(maps))(
-            *(
-                (_address(weight), _address(scale), _address(bias), out.data_ptr(), len(weight))
-                for (weight, scale, bias), out in zip(maps, outs, strict=True)
-            )
+        (tokens, width), features = x_TI.shape, len(weight_OI)
+        out_TO = x_TI.new_empty(tokens, features)
+        self._linear(
+            weight_OI.data_ptr(),
+            None if scale_O is None else scale_O.data_ptr(),
+            None if bias_O is None else bias_O.data_ptr(),
+            x_TI.data_ptr(),
+            out_TO.data_ptr(),
+            tokens,
+            width,
+            features,
+            torch.get_num_threads(),
         )
-        is_int8 = maps[0][0].dtype is torch.int8
-        self._linear(called, len(maps), x_TI.data_ptr(), *x_TI.shape, is_int8, torch.get_num_threads())
-        return outs
+        return out_TO
 
     def rms_norm(self, x: Tensor, weight_D: Tensor, epsilon: float) -> Tensor:
         """RMS norm: x / sqrt(mean(x^2) + epsilon) * weight, over the last dimension."""
@@ -140,7 +137,7 @@ class Kernels:
         """A compiler may be wrong, or the file may have been damaged since: compare once with torch."""
         generator = torch.Generator().manual_seed(0)
         x_TI, weight_OI, bias_O = (torch.randn(*shape, generator=generator) for shape in ((5, 37), (29, 37), (29,)))
-        got, expected = self.linear(x_TI, [(weight_OI, None, bias_O)])[0], F.linear(x_TI, weight_OI, bias_O)
+        got, expected = self.linear(x_TI, weight_OI, bias_O=bias_O), F.linear(x_TI, weight_OI, bias_O)
         if not torch.allclose(got, expected, atol=1e-4):
             raise SettingsError(f"the compiled kernels in {library} compute nonsense; delete this file")
 
@@ -148,7 +145,3 @@ class Kernels:
 def _function(function: Any, *arguments: Any) -> Any:
     function.argtypes, function.restype = arguments, None
     return function
-
-
-def _address(tensor: Tensor | None) -> int | None:
-    return None if tensor is None else tensor.data_ptr()
