@@ -13,7 +13,7 @@ def keep_freed_memory() -> None:
     """Let glibc keep freed memory for the next pass; elsewhere this does nothing.
 
     By default it gives memory back to the kernel as soon as a pass is over, and the next one pays for every page again:
-    with activations of tens of megabytes, a tenth to a fifth of a step. `anysize-train bench` shows it.
+    with activations of tens of megabytes, a noticeable part of a step.
     """
     if sys.platform != "linux":
         return

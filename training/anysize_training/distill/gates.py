@@ -1,8 +1,7 @@
 """Gated MLPs that keep less for the backward pass.
 
 Autograd keeps the gate, its activation, the other factor and their product, each three times as wide as the hidden
-states or so. The activation is cheap and is computed again instead; on `anysize-train bench` that is a twentieth of the
-peak memory.
+states or so. The activation is cheap and is computed again instead.
 """
 
 import torch
