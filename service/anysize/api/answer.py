@@ -95,6 +95,13 @@ class ChosenVariant(BaseModel):
     patched: list[int]
 
 
+class SpanOut(BaseModel):
+    """A part of an answer that one size has generated."""
+
+    variant: str
+    tokens: int
+
+
 class Usage(BaseModel):
     """Tokens in and out; `cached_tokens` are those of the prompt that were known from requests before."""
 
@@ -134,6 +141,13 @@ class GenerateOut(BaseModel):
     timing: TimingOut
     logprobs: list[TokenOut] | None = None
     choices: list[ChoiceOut] | None = None
+    wanted: str | None = Field(
+        default=None,
+        description="the variant that the budget alone would have given, where the load made it a smaller one",
+    )
+    sizes: list[SpanOut] | None = Field(
+        default=None, description="the variants that generated the answer, in order, where it may change its size"
+    )
     budget_kept: bool | None = Field(
         default=None, description="whether the size was expected to keep the latency budget, when it was chosen"
     )
@@ -143,11 +157,17 @@ class GenerateOut(BaseModel):
         cls, request: GenerationRequest, completion: Completion, texts: TokenTexts, promise: Promise | None = None
     ) -> Self:
         """From a request, what the engine made of it, and what was promised where it had a latency budget."""
-        size, timing = request.size, completion.timing
+        size, timing = completion.size, completion.timing
         prompt_tokens, completion_tokens = len(request.prompt_ids), completion.completion_tokens
         choices = [_choice(request, index, choice, texts) for index, choice in enumerate(completion.choices)]
         several: dict[str, Any] = {"choices": choices} if len(choices) > 1 else {}
         promised: dict[str, Any] = {"budget_kept": promise.is_expected} if promise else {}
+        if request.is_resizable:
+            promised["sizes"] = [
+                SpanOut(variant=span.size.id, tokens=span.tokens) for span in completion.choices[0].spans
+            ]
+        elif size is not request.size:
+            promised["wanted"] = request.size.id
         return cls(
             id=request.id,
             text=choices[0].text,

@@ -14,10 +14,11 @@ from anysize.api.events import EventStream
 from anysize.api.leaving import cancelled_on_disconnect
 from anysize.api.schemas import ErrorOut, GenerateIn, Milliseconds
 from anysize.api.state import Service, ServiceState
+from anysize.engine.pace import Pace
 from anysize.engine.request import Completion, GenerationRequest
 from anysize.errors import AnysizeError, CalibrationError, RequestError
 from anysize.family.family import Size
-from anysize.sizing.budget import Budget, choose
+from anysize.sizing.budget import Budget, admitted
 from anysize.sizing.load import Ask
 from anysize.sizing.planner import Promise
 
@@ -59,18 +60,22 @@ async def generate(
     """
     try:
         budget = _budget(body, x_slo_ttft_ms, x_slo_tpot_ms)
-        size = _size(body, budget, service)
+        sizes = _sizes(body, budget, service)
         # A full queue refuses before anybody pays for a tokenizer.
         service.engine.check_room()
         # Tokenizing a long prompt takes long enough to hold up everybody else's event loop; so may looking ahead.
         prompt_ids = await run_in_threadpool(service.encoder.encode, body)
         promise = await run_in_threadpool(_promise, body, budget, len(prompt_ids), service) if budget.is_timed else None
+        size = promise.size if promise else sizes[-1]
         request = GenerationRequest(
             id=f"gen-{uuid.uuid4().hex}",
             prompt_ids=prompt_ids,
-            size=promise.size if promise else size,
+            size=size,
             sampling=body.sampling(),
             samples=body.n,
+            allowed=_allowed(body, budget, sizes, size),
+            is_resizable=body.resize,
+            pace=Pace(budget.tpot_ms, budget.total_ms),
         )
         if body.stream:
             return EventStream(
@@ -109,8 +114,8 @@ def _budget(body: GenerateIn, ttft_ms: float | None, tpot_ms: float | None) -> B
     )
 
 
-def _size(body: GenerateIn, budget: Budget, service: ServiceState) -> Size:
-    """The size of a request, or the largest that it may have if its budget has bounds of time."""
+def _sizes(body: GenerateIn, budget: Budget, service: ServiceState) -> list[Size]:
+    """The sizes that may answer a request, smallest first; bounds of time have their say later."""
     if budget.is_timed and body.variant is not None:
         raise RequestError("give either variant or a latency budget, not both; x-slo headers are such a budget")
     if budget.is_timed and service.planner is None:
@@ -119,10 +124,17 @@ def _size(body: GenerateIn, budget: Budget, service: ServiceState) -> Size:
             "`anysize calibrate` with the service's settings once, and start it again"
         )
     if body.variant is not None:
-        return service.family.find(body.variant)
-    if body.budget is None and not budget.is_timed:
-        return service.family.teacher
-    return choose(service.family.ladder, budget)
+        return [service.family.find(body.variant)]
+    if body.budget is None and not budget.is_timed and not body.resize:
+        return [service.family.teacher]
+    return admitted(service.family.ladder, budget)
+
+
+def _allowed(body: GenerateIn, budget: Budget, sizes: list[Size], wanted: Size) -> tuple[Size, ...]:
+    """Those of them that may take the place of the wanted one."""
+    if body.resize:
+        return tuple(sizes)
+    return tuple(sizes[: sizes.index(wanted) + 1]) if budget.min_parameters is not None else (wanted,)
 
 
 def _promise(body: GenerateIn, budget: Budget, prompt_tokens: int, service: ServiceState) -> Promise:

@@ -25,9 +25,15 @@ class _Body(BaseModel):
 
 
 class BudgetIn(_Body):
-    """Upper bounds on the size that answers and on its times; the largest served size inside all of them is taken."""
+    """Bounds on the size that answers and on its times; the largest served size inside all of them is taken."""
 
     parameters: int | None = Field(default=None, ge=1, le=_MAX_INT, description="inference parameters")
+    min_parameters: int | None = Field(
+        default=None,
+        ge=1,
+        le=_MAX_INT,
+        description="inference parameters at least; under load any size from there on may answer",
+    )
     fraction: float | None = Field(default=None, gt=0, le=1, description="share of the teacher's inference parameters")
     memory_bytes: int | None = Field(
         default=None, ge=1, le=_MAX_INT, description="bytes of the size's distinct tensors"
@@ -44,6 +50,7 @@ class BudgetIn(_Body):
         """The budget as the sizing floor knows it."""
         return Budget(
             parameters=self.parameters,
+            min_parameters=self.min_parameters,
             fraction=self.fraction,
             memory_bytes=self.memory_bytes,
             ttft_ms=self.ttft_ms,
@@ -79,6 +86,11 @@ class GenerateIn(_Body):
         default=None, ge=0, le=20, description="report each token's logprob, and those of so many of the likeliest"
     )
     n: int = Field(default=1, ge=1, le=16, description="answers to generate; answer k of a seeded request has seed + k")
+    resize: bool = Field(
+        default=False,
+        description="whether the answer may change its size once it is under way, for its latency budget or the load, "
+        "inside the budget; what comes after is what the new size makes of the tokens so far",
+    )
     stream: bool = Field(default=False, description="answer with server-sent events as the text comes")
 
     model_config = ConfigDict(
@@ -93,6 +105,8 @@ class GenerateIn(_Body):
             raise ValueError("give either prompt or messages")
         if self.budget is not None and self.variant is not None:
             raise ValueError("give either budget or variant, not both")
+        if self.resize and (self.variant is not None or self.n > 1):
+            raise ValueError("resize needs several sizes for one answer: leave out variant and n")
         if self.budget is not None and self.budget.total_ms is not None and "max_tokens" not in self.model_fields_set:
             raise ValueError("budget.total_ms needs max_tokens, because it bounds the whole answer")
         return self

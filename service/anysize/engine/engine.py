@@ -137,16 +137,7 @@ class Engine:
             RequestError: it needs more tokens than may ever wait, or than the KV pages of this service hold.
             EngineError: the engine is stopping, dead or stuck.
         """
-        ticket = Ticket(
-            request=request,
-            variant=request.size.variant,
-            prompt_tokens=len(request.prompt_ids),
-            max_tokens=request.sampling.max_tokens,
-            samples=request.samples,
-            prompt_ids=request.prompt_ids,
-            on_piece=on_piece,
-            arrived_s=time.monotonic(),
-        )
+        ticket = Ticket.of(request, on_piece, time.monotonic())
         self._ledger.check_size(ticket)
         self._enter(ticket)
         return ticket.future

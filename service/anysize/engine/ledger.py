@@ -68,10 +68,10 @@ class Ledger:
                 f"prompt and answers may take {ticket.waiting_tokens} tokens, more than the "
                 f"{self._limits.max_queued_tokens} that may wait in this service"
             )
-        if not self._model.fits(ticket.variant, ticket.sequence_tokens):
+        if not self._model.fits(ticket.variants[0], ticket.sequence_tokens):
             raise RequestError(
                 f"prompt and answer may take {ticket.sequence_tokens} tokens, more than the KV cache of this service "
-                f"holds for {ticket.request.size.id}"
+                f"holds for {ticket.request.sizes[0].id}"
             )
 
     def refusal(self, tokens: int) -> OverloadedError | None:
@@ -110,8 +110,11 @@ class Ledger:
 
     def plan(self) -> tuple[list[Share[Ticket]], list[Ending]]:
         """The next step. Whoever cancelled at the very moment of its start is weeded next time."""
-        step = self._scheduler.plan()
         now_s = time.monotonic()
+        for run in self._scheduler.running:
+            if run.job.is_resizable:
+                run.job.keep_pace(now_s)
+        step = self._scheduler.plan()
         for ticket in dict.fromkeys(share.run.job for share in step.shares):
             if ticket.claim() and ticket.started_s is None:
                 ticket.started_s = now_s
