@@ -5,7 +5,7 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from anysize.engine.request import Sampling
-from anysize.family.family import Size
+from anysize.family.family import Family, Size
 from anysize.sizing.budget import Budget
 from anysize.sizing.planner import Planner
 
@@ -135,6 +135,15 @@ class Owners(BaseModel):
     head: Literal["student", "teacher"]
 
 
+class QualityOut(BaseModel):
+    """How good a size was found to be on a text, with weights of the kind that are served."""
+
+    perplexity: float
+    kl: float | None = Field(description="mean KL(teacher || size) of a token, in nats; null where it was not measured")
+    dataset: str
+    sha256: str = Field(description="of the text's bytes")
+
+
 class VariantOut(BaseModel):
     """One served size."""
 
@@ -146,14 +155,15 @@ class VariantOut(BaseModel):
     bytes: int
     patched: list[int]
     owners: Owners
+    quality: QualityOut | None = Field(description="null where it was not measured")
     predicted_tpot_ms: dict[int, float] | None = Field(
         default=None, description="milliseconds a token at batch 1, 4 and 16; where the machine has been calibrated"
     )
 
     @classmethod
-    def of(cls, size: Size, planner: Planner | None = None) -> "VariantOut":
-        """From a size, and whoever predicts its times, if anybody does."""
-        variant, footprint = size.variant, size.footprint
+    def of(cls, family: Family, size: Size, planner: Planner | None = None) -> "VariantOut":
+        """From a size of a family, and whoever predicts its times, if anybody does."""
+        variant, footprint, measured = size.variant, size.footprint, family.quality(size.variant)
         predicted: dict[str, Any] = {}
         if planner is not None:
             predicted["predicted_tpot_ms"] = {
@@ -172,6 +182,13 @@ class VariantOut(BaseModel):
                 norm=variant.head_owner.value,
                 head=variant.head_owner.value,
             ),
+            quality=measured
+            and QualityOut(
+                perplexity=measured.perplexity,
+                kl=measured.kl,
+                dataset=measured.dataset,
+                sha256=measured.dataset_sha256,
+            ),
             **predicted,
         )
 
@@ -181,6 +198,11 @@ class VariantsOut(BaseModel):
 
     family: str
     variants: list[VariantOut]
+
+    @classmethod
+    def of(cls, family: Family, planner: Planner | None = None) -> "VariantsOut":
+        """From a family, and whoever predicts the times of its sizes, if anybody does."""
+        return cls(family=family.name, variants=[VariantOut.of(family, size, planner) for size in family.ladder])
 
 
 class ErrorDetail(BaseModel):
