@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from anysize.commands.bench_service import bench_app
+from anysize.commands.bench_sizing import bench_app
 from anysize.commands.options import (
     CompileOption,
     DeviceOption,

@@ -107,6 +107,11 @@ class Metrics:
         """Read an engine's queue and its model's pages at each scrape."""
         self._gauge("anysize_num_requests_waiting", "Requests in the queue.", lambda: engine.state().waiting)
         self._gauge("anysize_num_requests_running", "Requests in the model.", lambda: engine.state().running)
+        self._gauge(
+            "anysize_size_pressure",
+            "How far the load sends sizes down the way to their floors, 0 to 1.",
+            lambda: engine.state().pressure,
+        )
         self._gauge("anysize_kv_pages_total", "KV pages.", lambda: model.total_pages)
         self._gauge(
             "anysize_kv_pages_cached",

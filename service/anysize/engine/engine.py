@@ -41,6 +41,7 @@ class EngineState:
         step_age_s: time since the model last finished a step; 0 when it has nothing to do.
         stuck: whether that is longer than a step may take.
         draining: whether new requests are refused for good, or are about to be.
+        pressure: how far down the way to its floor whoever allows it is sent, from 0 to 1.
     """
 
     waiting: int
@@ -49,6 +50,7 @@ class EngineState:
     step_age_s: float
     stuck: bool
     draining: bool
+    pressure: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -152,6 +154,7 @@ class Engine:
                 step_age_s=self._step_age_s(),
                 stuck=self._is_stuck(),
                 draining=self._is_draining or self._is_leaving,
+                pressure=self._ledger.pressure,
             )
 
     def load(self) -> Load:

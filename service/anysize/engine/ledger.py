@@ -48,6 +48,11 @@ class Ledger:
         """Requests that hold pages; one that another thread has ended does until the step is over."""
         return len({run.job for run in self._scheduler.running})
 
+    @property
+    def pressure(self) -> float:
+        """How far down the way to its floor whoever allows it is sent, from 0 to 1."""
+        return self._scheduler.pressure
+
     def load(self) -> Load:
         """All that is left to run."""
         return self._scheduler.load

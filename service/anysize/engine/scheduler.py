@@ -110,6 +110,11 @@ class Scheduler(Generic[JobT]):
         return list(self._running)
 
     @property
+    def pressure(self) -> float:
+        """How far down the way to its floor whoever allows it is sent, from 0 to 1."""
+        return self._pressure.level
+
+    @property
     def load(self) -> Load:
         """All that is left to run."""
         waiting = (
