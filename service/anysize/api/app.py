@@ -16,6 +16,7 @@ from anysize.api.metrics import Metrics
 from anysize.api.prompt import PromptEncoder
 from anysize.api.state import ServiceState
 from anysize.engine.engine import Engine, StepReport
+from anysize.engine.grammars import Grammars
 from anysize.engine.limits import Limits
 from anysize.engine.stepper import StepModel
 from anysize.family.family import Family
@@ -65,7 +66,9 @@ def create_app(settings: Settings, family: Family, model: StepModel, calibration
         redirect_slashes=False,
     )
     encoder = PromptEncoder(family, max_chars=settings.max_prompt_chars, max_tokens=settings.max_tokens)
-    app.state.service = ServiceState(settings, family, engine, metrics, encoder, TokenTexts(family.tokenizer), planner)
+    app.state.service = ServiceState(
+        settings, family, engine, metrics, encoder, TokenTexts(family.tokenizer), planner, Grammars(family)
+    )
     app.add_middleware(BodyLimit, max_bytes=settings.max_body_bytes)
     install_error_handlers(app)
     for module in (generate, variants, health, metrics_route):

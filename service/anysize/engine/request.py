@@ -4,6 +4,7 @@ from dataclasses import dataclass, field
 from threading import Event
 from typing import Literal
 
+from anysize.engine.grammar import Grammar
 from anysize.family.family import Size
 
 FinishReason = Literal["stop", "length", "cancelled"]
@@ -46,6 +47,7 @@ class GenerationRequest:
         size: the variant that answers.
         sampling: see there.
         samples: how many answers; number k of a seeded request is the answer that `seed + k` gives alone.
+        grammar: that each answer must follow, if any.
         cancelled: set by whoever no longer wants the answer; looked at between steps.
     """
 
@@ -54,6 +56,7 @@ class GenerationRequest:
     size: Size
     sampling: Sampling
     samples: int = 1
+    grammar: Grammar | None = None
     cancelled: Event = field(default_factory=Event)
 
 
