@@ -13,6 +13,7 @@ from anysize.api.answer import TokenTexts
 from anysize.api.body_limit import BodyLimit
 from anysize.api.errors import install_error_handlers
 from anysize.api.metrics import Metrics
+from anysize.api.openai import chat, completions, models
 from anysize.api.prompt import PromptEncoder
 from anysize.api.state import ServiceState
 from anysize.engine.engine import Engine, StepReport
@@ -71,6 +72,6 @@ def create_app(settings: Settings, family: Family, model: StepModel, calibration
     )
     app.add_middleware(BodyLimit, max_bytes=settings.max_body_bytes)
     install_error_handlers(app)
-    for module in (generate, variants, health, metrics_route):
+    for module in (generate, completions, chat, models, variants, health, metrics_route):
         app.include_router(module.router)
     return app

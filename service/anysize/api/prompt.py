@@ -87,7 +87,7 @@ class PromptEncoder:
                     tools=[dict(tool) for tool in tools] if tools else None,
                     add_generation_prompt=True,
                     return_dict=False,
-                    # Marks control tokens in what users wrote before rendering, and reads the marked ones as plain text.
+                    # Marks control tokens in what users wrote before rendering, and reads those as plain text.
                     sanitize_control_tokens=True,
                 )
         except Exception as error:

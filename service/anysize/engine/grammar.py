@@ -1,7 +1,7 @@
 """Grammars that answers must follow.
 
-llguidance (https://github.com/guidance-ai/llguidance) keeps a parser beside each answer and says, before each token, which
-tokens may come next. An answer ends as soon as nothing may follow.
+llguidance (https://github.com/guidance-ai/llguidance) keeps a parser beside each answer and says, before each token,
+which tokens may come next. An answer ends as soon as nothing may follow.
 """
 
 import numpy as np
