@@ -35,7 +35,7 @@ class Script(Protocol):
         """Before anything else."""
         ...
 
-    def text(self, place: int, piece: Piece) -> bytes:
+    def text(self, place: int, piece: Piece, /) -> bytes:
         """For a piece of the request at this place."""
         ...
 
