@@ -202,9 +202,8 @@ def test_a_full_queue_is_a_rate_limit():
     with serving(long_winded_family(), max_running_requests=1, max_queued_requests=1) as service:
         gate = Gate()
         service.family.before_step = gate
-        with client_of(service) as client:
-            with pytest.raises(openai.RateLimitError) as error:
-                client.completions.create(model="tiny", prompt=["a", "b", "c", "d"], max_tokens=2)
+        with client_of(service) as client, pytest.raises(openai.RateLimitError) as error:
+            client.completions.create(model="tiny", prompt=["a", "b", "c", "d"], max_tokens=2)
         gate.open()
     assert error.value.code == "overloaded"
 
