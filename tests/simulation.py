@@ -1,7 +1,7 @@
-"""A service without a model, on a clock of its own: the real scheduler and planner, and steps that take what is predicted."""
+"""A service without a model, on a clock of its own: the real scheduler and planner, steps as long as predicted."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 from anysize.bench.burst import Arrival, Bounds, Policy
@@ -128,7 +128,7 @@ def _job(
     if policy != "anysize":
         return Job(variants=(ladder[-1 if policy == "largest" else 0].variant,), **given)
     ask = Ask(arrival.prompt_tokens, arrival.answer_tokens)
-    planner.arrived(ask, arrival.at_s)
+    planner.arrived(ask, scheduler.load, arrival.at_s)
     budget = Budget(min_parameters=ladder[0].footprint.parameters, ttft_ms=bounds.ttft_ms, tpot_ms=bounds.tpot_ms)
     promise = planner.promise(ladder, budget, ask, scheduler.load)
     sizes = admitted(ladder, budget)

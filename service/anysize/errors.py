@@ -8,6 +8,7 @@ AnysizeError
 ├── VariantError        an id that names no variant of this family
 ├── BudgetError         no served size fits the bounds
 ├── RequestError        a request that this family can never answer
+│   └── ModelNameError  a name that no model served here has
 ├── CalibrationError    no calibration of this machine that can be used
 ├── OverloadedError     the queue is full; the same request may succeed later
 │   └── BusyError       the load keeps every size from a latency budget
@@ -57,7 +58,19 @@ class BudgetError(AnysizeError):
 
 
 class RequestError(AnysizeError):
-    """A request that this family can never answer, whatever the load."""
+    """A request that this family can never answer, whatever the load.
+
+    Attributes:
+        field: of the request, that is at fault, where one is.
+    """
+
+    def __init__(self, message: str, field: str | None = None) -> None:
+        super().__init__(message)
+        self.field = field
+
+
+class ModelNameError(RequestError):
+    """A name that no model served here has."""
 
 
 class CalibrationError(AnysizeError):

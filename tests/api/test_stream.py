@@ -19,7 +19,9 @@ from starlette.types import Message
 from torch import Tensor
 
 from anysize.api.answer import TokenTexts
+from anysize.api.answering import Prepared
 from anysize.api.events import EventStream
+from anysize.api.generate import GenerateEvents
 from anysize.engine.engine import Engine
 from anysize.engine.model import Model
 from anysize.engine.request import Choice, Completion, GenerationRequest, Piece, Sampling, Timing
@@ -283,7 +285,8 @@ def test_a_client_that_takes_nothing_for_too_long_cancels_its_request():
             await asyncio.Event().wait()
 
     async def serve(engine: Engine) -> None:
-        stream = EventStream(engine, request, TokenTexts(family.tokenizer), 0.05, None, ended.append)
+        script = GenerateEvents(Prepared(request, None), TokenTexts(family.tokenizer))
+        stream = EventStream(engine, [request], script, 0.05, lambda _, outcome: ended.append(outcome))
         await stream({"type": "http"}, silence, send)
 
     with running(family, model) as engine:
@@ -321,7 +324,8 @@ def test_text_that_comes_with_the_end_is_sent_before_it(monkeypatch: pytest.Monk
 
     async def serve() -> None:
         engine = cast(Engine, SimpleNamespace(submit=submit))
-        stream = EventStream(engine, request, TokenTexts(family.tokenizer), 30, None, lambda _: None)
+        script = GenerateEvents(Prepared(request, None), TokenTexts(family.tokenizer))
+        stream = EventStream(engine, [request], script, 30, lambda *_: None)
         await stream({"type": "http"}, silence, send)
 
     monkeypatch.setattr(TextStream, "take", take_just_before_the_end)

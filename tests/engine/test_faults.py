@@ -83,7 +83,7 @@ def poison(stage: str, model: HashModel, monkeypatch: pytest.MonkeyPatch) -> Non
         return called
 
     if stage == "sampler made":
-        made = fails_when(lambda _self, _sampling, ids, _sample: POISON in ids, Sampler.__init__)
+        made = fails_when(lambda _self, _sampling, ids, *_: POISON in ids, Sampler.__init__)
         monkeypatch.setattr(Sampler, "__init__", made)
     elif stage == "sampler picks":
         monkeypatch.setattr(Sampler, "uniform", fails_when(lambda self: self.sampling.seed == POISON, Sampler.uniform))

@@ -15,6 +15,7 @@ from anysize.engine.request import (
     Timing,
     TokenLogprob,
 )
+from anysize.family.family import Size
 from anysize.family.pretrained import Tokenizer
 from anysize.sizing.planner import Promise
 
@@ -94,6 +95,17 @@ class ChosenVariant(BaseModel):
     layers: int
     patched: list[int]
 
+    @classmethod
+    def of(cls, size: Size) -> Self:
+        """From a size."""
+        return cls(
+            id=size.id,
+            parameters=size.footprint.parameters,
+            fraction=size.fraction,
+            layers=size.layers,
+            patched=list(size.variant.patched),
+        )
+
 
 class SpanOut(BaseModel):
     """A part of an answer that one size has generated."""
@@ -129,6 +141,17 @@ class TimingOut(BaseModel):
     predicted: PredictedOut | None = None
     kept: bool | None = None
 
+    @classmethod
+    def of(cls, timing: Timing, promise: Promise | None) -> Self:
+        """From what was measured, and what was promised where there was a latency budget."""
+        return cls(
+            queue_ms=round(timing.queue_ms, 3),
+            ttft_ms=round(timing.ttft_ms, 3),
+            tpot_ms=None if timing.tpot_ms is None else round(timing.tpot_ms, 3),
+            total_ms=round(timing.total_ms, 3),
+            **(_promised(promise, timing) if promise else {}),
+        )
+
 
 class GenerateOut(BaseModel):
     """The answer; with `n` above 1 the first answer, and all of them in `choices`."""
@@ -157,7 +180,6 @@ class GenerateOut(BaseModel):
         cls, request: GenerationRequest, completion: Completion, texts: TokenTexts, promise: Promise | None = None
     ) -> Self:
         """From a request, what the engine made of it, and what was promised where it had a latency budget."""
-        size, timing = completion.size, completion.timing
         prompt_tokens, completion_tokens = len(request.prompt_ids), completion.completion_tokens
         choices = [_choice(request, index, choice, texts) for index, choice in enumerate(completion.choices)]
         several: dict[str, Any] = {"choices": choices} if len(choices) > 1 else {}
@@ -166,7 +188,7 @@ class GenerateOut(BaseModel):
             promised["sizes"] = [
                 SpanOut(variant=span.size.id, tokens=span.tokens) for span in completion.choices[0].spans
             ]
-        elif size is not request.size:
+        elif completion.size is not request.size:
             promised["wanted"] = request.size.id
         return cls(
             id=request.id,
@@ -175,26 +197,14 @@ class GenerateOut(BaseModel):
             **_logprobs(request, completion.choices[0].picks, texts),
             **several,
             **promised,
-            variant=ChosenVariant(
-                id=size.id,
-                parameters=size.footprint.parameters,
-                fraction=size.fraction,
-                layers=size.layers,
-                patched=list(size.variant.patched),
-            ),
+            variant=ChosenVariant.of(completion.size),
             usage=Usage(
                 prompt_tokens=prompt_tokens,
                 cached_tokens=completion.cached_tokens,
                 completion_tokens=completion_tokens,
                 total_tokens=prompt_tokens + completion_tokens,
             ),
-            timing=TimingOut(
-                queue_ms=round(timing.queue_ms, 3),
-                ttft_ms=round(timing.ttft_ms, 3),
-                tpot_ms=None if timing.tpot_ms is None else round(timing.tpot_ms, 3),
-                total_ms=round(timing.total_ms, 3),
-                **(_promised(promise, timing) if promise else {}),
-            ),
+            timing=TimingOut.of(completion.timing, promise),
         )
 
 

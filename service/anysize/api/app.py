@@ -13,9 +13,12 @@ from anysize.api.answer import TokenTexts
 from anysize.api.body_limit import BodyLimit
 from anysize.api.errors import install_error_handlers
 from anysize.api.metrics import Metrics
+from anysize.api.openai import chat, completions, models
+from anysize.api.openai.errors import PREFIX
 from anysize.api.prompt import PromptEncoder
 from anysize.api.state import ServiceState
 from anysize.engine.engine import Engine, StepReport
+from anysize.engine.grammars import Grammars
 from anysize.engine.limits import Limits
 from anysize.engine.stepper import StepModel
 from anysize.family.family import Family
@@ -65,9 +68,16 @@ def create_app(settings: Settings, family: Family, model: StepModel, calibration
         redirect_slashes=False,
     )
     encoder = PromptEncoder(family, max_chars=settings.max_prompt_chars, max_tokens=settings.max_tokens)
-    app.state.service = ServiceState(settings, family, engine, metrics, encoder, TokenTexts(family.tokenizer), planner)
+    app.state.service = ServiceState(
+        settings, family, engine, metrics, encoder, TokenTexts(family.tokenizer), planner, Grammars(family)
+    )
     app.add_middleware(BodyLimit, max_bytes=settings.max_body_bytes)
     install_error_handlers(app)
-    for module in (generate, variants, health, metrics_route):
+    for module in (generate, completions, chat, models, variants, health, metrics_route):
         app.include_router(module.router)
+    document = app.openapi()
+    for path, operations in document["paths"].items():
+        if path.startswith(PREFIX):  # FastAPI documents an answer that is a 400 in OpenAI's shape here
+            for operation in operations.values():
+                operation["responses"].pop("422", None)
     return app

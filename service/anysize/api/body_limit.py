@@ -35,11 +35,11 @@ class BodyLimit:
         encoding = headers.get("content-encoding", "identity")
         if encoding.strip().lower() != "identity":
             message = "compressed bodies are not read; send the JSON as it is, without Content-Encoding"
-            await _refuse(error_response(415, "unsupported_encoding", message), receive, send)
+            await _refuse(error_response(scope["path"], 415, "unsupported_encoding", message), receive, send)
             return
         declared = headers.get("content-length", "0")
         if declared.isdigit() and int(declared) > self._max_bytes:
-            await _refuse(error_response(413, "body_too_large", too_large), receive, send)
+            await _refuse(error_response(scope["path"], 413, "body_too_large", too_large), receive, send)
             return
         seen = 0
 

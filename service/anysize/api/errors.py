@@ -1,12 +1,15 @@
-"""Errors over HTTP: one shape, one table of codes."""
+"""Errors over HTTP: one table of codes, and one shape, but for the routes under `/v1`, which have OpenAI's."""
 
 import logging
+from collections.abc import Mapping
+from typing import Any
 
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
 
+from anysize.api.openai.errors import PREFIX, OpenAIErrorOut, in_openai_shape
 from anysize.api.schemas import ErrorDetail, ErrorOut
 from anysize.errors import (
     AnysizeError,
@@ -14,6 +17,7 @@ from anysize.errors import (
     BusyError,
     CalibrationError,
     EngineError,
+    ModelNameError,
     OverloadedError,
     RequestError,
     VariantError,
@@ -22,13 +26,12 @@ from anysize.errors import (
 logger = logging.getLogger(__name__)
 
 _MAX_FIELD = 200
-# Parts of a pydantic location that a client never wrote.
-_NO_FIELDS = frozenset({"body", "constrained-str", "list[constrained-str]"})
 _HTTP_KINDS = {404: "not_found", 405: "method_not_allowed", 413: "body_too_large"}
 
 STATUS: dict[type[AnysizeError], tuple[int, str]] = {
     BudgetError: (422, "budget_too_small"),
     VariantError: (422, "unknown_variant"),
+    ModelNameError: (404, "model_not_found"),
     RequestError: (422, "invalid_request"),
     CalibrationError: (422, "not_calibrated"),
     BusyError: (503, "budget_missed_under_load"),
@@ -46,21 +49,29 @@ def install_error_handlers(app: FastAPI) -> None:
 
 
 def error_response(
-    status: int, kind: str, message: str, *, field: str | None = None, headers: dict[str, str] | None = None
+    path: str,
+    status: int,
+    kind: str,
+    message: str,
+    *,
+    field: str | None = None,
+    headers: Mapping[str, str] | None = None,
 ) -> JSONResponse:
-    """An error as JSON."""
+    """An error as JSON, in the shape that belongs to a path."""
     # A message may quote a request, and JSON can hold halves of characters that UTF-8 cannot.
-    body = ErrorOut(
-        error=ErrorDetail(type=kind, message=_sendable(message), field=field and _sendable(field)[:_MAX_FIELD])
-    )
+    message, field = _sendable(message), field and _sendable(field)[:_MAX_FIELD]
+    if path.startswith(PREFIX):
+        status, shaped = in_openai_shape(status, kind, message, field)
+        return JSONResponse(shaped.model_dump(), status_code=status, headers=headers)
+    body = ErrorOut(error=ErrorDetail(type=kind, message=message, field=field))
     return JSONResponse(body.model_dump(exclude_none=True), status_code=status, headers=headers)
 
 
-def error_response_of(error: AnysizeError) -> JSONResponse:
+def error_response_of(error: AnysizeError, path: str) -> JSONResponse:
     """The status, headers and JSON of an error that is meant for a user."""
     status, kind = _kind(error)
     headers = {"Retry-After": str(error.retry_after_s)} if isinstance(error, OverloadedError) else None
-    return error_response(status, kind, str(error), headers=headers)
+    return error_response(path, status, kind, str(error), field=_field(error), headers=headers)
 
 
 def error_out(error: AnysizeError) -> ErrorOut:
@@ -68,40 +79,67 @@ def error_out(error: AnysizeError) -> ErrorOut:
     return ErrorOut(error=ErrorDetail(type=_kind(error)[1], message=_sendable(str(error))))
 
 
+def openai_error_out(error: AnysizeError) -> OpenAIErrorOut:
+    """The same in OpenAI's shape."""
+    return in_openai_shape(*_kind(error), _sendable(str(error)), _field(error))[1]
+
+
 def _kind(error: AnysizeError) -> tuple[int, str]:
     return next((entry for cls, entry in STATUS.items() if isinstance(error, cls)), (500, "internal"))
 
 
-async def _known(_request: Request, error: Exception) -> JSONResponse:
+def _field(error: AnysizeError) -> str | None:
+    return error.field if isinstance(error, RequestError) else None
+
+
+async def _known(request: Request, error: Exception) -> JSONResponse:
     assert isinstance(error, AnysizeError)
-    return error_response_of(error)
+    return error_response_of(error, request.url.path)
 
 
-async def _invalid(_request: Request, error: Exception) -> JSONResponse:
+async def _invalid(request: Request, error: Exception) -> JSONResponse:
     assert isinstance(error, RequestValidationError)
     # A field of several types has an error for each; the deepest is of the type that was meant.
     field = error.errors()[0]["loc"][:2]
     first = max((one for one in error.errors() if one["loc"][:2] == field), key=lambda one: len(one["loc"]))
-    where = [str(part) for part in first["loc"] if part not in _NO_FIELDS]
+    path = request.url.path
     if first["type"] == "json_invalid":
-        return error_response(422, "invalid_json", f"the body is no JSON: {first['ctx']['error']}")
+        return error_response(path, 422, "invalid_json", f"the body is no JSON: {first['ctx']['error']}")
     message = first["msg"].removeprefix("Value error, ")
     if first["type"] == "extra_forbidden":
         message = "this field is not known"
-    return error_response(422, "invalid_request", message, field=".".join(where) or None)
+    return error_response(path, 422, "invalid_request", message, field=".".join(_place(first, error.body)) or None)
 
 
-async def _http(_request: Request, error: Exception) -> JSONResponse:
+async def _http(request: Request, error: Exception) -> JSONResponse:
     assert isinstance(error, HTTPException)
     if isinstance(error.__cause__, ValueError | RecursionError):  # FastAPI's answer to what `json.loads` raises
-        return error_response(422, "invalid_json", "the body is no JSON: it is no UTF-8, nested too deeply or the like")
+        message = "the body is no JSON: it is no UTF-8, nested too deeply or the like"
+        return error_response(request.url.path, 422, "invalid_json", message)
     kind = _HTTP_KINDS.get(error.status_code, "http_error")
-    return error_response(error.status_code, kind, str(error.detail), headers=dict(error.headers or {}))
+    return error_response(request.url.path, error.status_code, kind, str(error.detail), headers=error.headers)
 
 
 async def _unexpected(request: Request, error: Exception) -> JSONResponse:
     logger.error("%s %s failed", request.method, request.url.path, exc_info=error)
-    return error_response(500, "internal", "an unexpected error; the service log has the details")
+    message = "an unexpected error; the service log has the details"
+    return error_response(request.url.path, 500, "internal", message)
+
+
+def _place(error: dict[str, Any], body: Any) -> list[str]:
+    """Where in a request an error is, without the parts of pydantic's location that name a type and no field."""
+    where, *parts = error["loc"]
+    if where != "body":
+        return [str(part) for part in error["loc"]]
+    kept: list[str] = []
+    for place, part in enumerate(parts, start=1):
+        is_key = isinstance(body, dict) and part in body
+        is_index = isinstance(body, list) and isinstance(part, int) and part < len(body)
+        if is_key or is_index:
+            body = body[part]
+        if is_key or is_index or (error["type"] == "missing" and place == len(parts)):
+            kept.append(str(part))
+    return kept
 
 
 def _sendable(text: str) -> str:

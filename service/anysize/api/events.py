@@ -1,22 +1,20 @@
-"""An answer as server-sent events: `text` for each piece, then one `done` or `error`."""
+"""Answers as server-sent events: what is sent, when, and to whom no longer. How it is worded is a `Script`'s."""
 
 import asyncio
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future
+from functools import partial
+from typing import Protocol
 
-from pydantic import BaseModel
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
-from anysize.api.answer import GenerateOut, PieceOut, TokenTexts
-from anysize.api.errors import error_out, error_response_of
 from anysize.api.leaving import cancelled_on_disconnect
 from anysize.engine.engine import Engine
-from anysize.engine.request import Completion, GenerationRequest
+from anysize.engine.request import Completion, GenerationRequest, Piece
 from anysize.engine.stream import TextStream
 from anysize.errors import AnysizeError
-from anysize.sizing.planner import Promise
 
 logger = logging.getLogger(__name__)
 
@@ -27,92 +25,136 @@ _HEADERS = {
     "X-Accel-Buffering": "no",
 }
 
-OnEnd = Callable[[Completion | AnysizeError], None]
+OnEnd = Callable[[int, Completion | AnysizeError], None]
+
+
+class Script(Protocol):
+    """How answers are worded. Each method but `refused` returns whole events, or nothing."""
+
+    def begun(self) -> bytes:
+        """Before anything else."""
+        ...
+
+    def text(self, place: int, piece: Piece, /) -> bytes:
+        """For a piece of the request at this place."""
+        ...
+
+    def done(self, completions: Sequence[Completion]) -> bytes:
+        """After the last piece; one completion a request."""
+        ...
+
+    def broken(self, error: AnysizeError) -> bytes:
+        """Instead of `done`, where a request failed after the response had begun."""
+        ...
+
+    def refused(self, error: AnysizeError) -> Response:
+        """Instead of a stream, where a request failed before."""
+        ...
 
 
 class EventStream(Response):
-    """Streams the answer to one request.
+    """Streams the answers to requests that came as one.
 
-    The response begins with the first event, so a request that fails before it has any text gets an ordinary error.
-    A client that leaves, or takes nothing for too long, cancels its request.
+    The response begins with the first event, so what fails before there is any text gets an ordinary error. A client
+    that leaves, or takes nothing for too long, cancels its requests; one that fails cancels the others.
 
     Args:
-        engine: answers it.
-        request: what to answer.
-        texts: of tokens, for logprobs.
+        engine: answers them.
+        requests: what to answer; they share one `cancelled`.
+        script: words the events.
         write_timeout_s: how long the client may take nothing.
-        promise: what a latency budget was promised, if the request has one.
-        on_end: told how it ended, once, whether or not anybody still reads.
+        on_end: told how each request ended, by its place, once, whether or not anybody still reads.
 
     Raises:
-        AnysizeError: the engine refuses the request.
+        AnysizeError: the engine refuses one of the requests.
     """
 
     def __init__(
         self,
         engine: Engine,
-        request: GenerationRequest,
-        texts: TokenTexts,
+        requests: Sequence[GenerationRequest],
+        script: Script,
         write_timeout_s: float,
-        promise: Promise | None,
         on_end: OnEnd,
     ) -> None:
         super().__init__(headers=_HEADERS)
         del self.headers["content-length"]
-        self._request = request
-        self._texts = texts
-        self._promise = promise
+        assert all(request.cancelled is requests[0].cancelled for request in requests)
+        self._requests = requests
+        self._script = script
         self._write_timeout_s = write_timeout_s
         self._news = asyncio.Event()
         self._loop = asyncio.get_running_loop()
-        self._stream = TextStream(self._wake)
-        self._future = engine.submit(request, self._stream.push)
-        self._future.add_done_callback(lambda future: on_end(_outcome(future)))
-        self._future.add_done_callback(self._wake)
+        self._streams = [TextStream(self._wake) for _ in requests]
+        self._futures: list[Future[Completion]] = []
+        try:
+            for place, (request, stream) in enumerate(zip(requests, self._streams, strict=True)):
+                future = engine.submit(request, stream.push)
+                future.add_done_callback(partial(self._ended, place, on_end))
+                self._futures.append(future)
+        except AnysizeError:
+            requests[0].cancelled.set()
+            raise
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Send the events as they come."""
         try:
-            async with cancelled_on_disconnect(receive, self._request):
+            async with cancelled_on_disconnect(receive, self._requests[0]):
                 await self._send_all(scope, receive, send)
         except TimeoutError:
-            logger.info("request %s: the client took nothing for %g s", self._request.id, self._write_timeout_s)
+            logger.info("request %s: the client took nothing for %g s", self._requests[0].id, self._write_timeout_s)
 
     async def _send_all(self, scope: Scope, receive: Receive, send: Send) -> None:
         is_begun = False
         while True:
             await self._news.wait()
             self._news.clear()
-            is_done = self._future.done()  # before taking what is unread: nothing comes after it
-            events = [_event("text", PieceOut.of(self._request, one, self._texts)) for one in self._stream.take()]
+            is_done = all(
+                future.done() for future in self._futures
+            )  # before taking what is unread: nothing comes after
+            pieces = [(place, piece) for place, stream in enumerate(self._streams) for piece in stream.take()]
+            events = [self._script.text(place, piece) for place, piece in pieces]
             if is_done:
-                outcome = _outcome(self._future)
-                if isinstance(outcome, AnysizeError) and not is_begun and not events:
-                    await error_response_of(outcome)(scope, receive, send)
+                outcomes = [_outcome(future) for future in self._futures]
+                error = next((outcome for outcome in outcomes if isinstance(outcome, AnysizeError)), None)
+                if error is not None and not is_begun and not pieces:
+                    await self._script.refused(error)(scope, receive, send)
                     return
-                events.append(self._last_event(outcome))
-            if events:
-                if not is_begun:
-                    await send({"type": "http.response.start", "status": 200, "headers": self.raw_headers})
-                    is_begun = True
+                completions = [outcome for outcome in outcomes if isinstance(outcome, Completion)]
+                events.append(self._script.broken(error) if error else self._script.done(completions))
+            if not is_begun and (pieces or is_done):
+                events.insert(0, self._script.begun())
+                await send({"type": "http.response.start", "status": 200, "headers": self.raw_headers})
+                is_begun = True
+            body = b"".join(events)
+            if body or is_done:
                 async with asyncio.timeout(self._write_timeout_s):
-                    body = b"".join(events)
                     await send({"type": "http.response.body", "body": body, "more_body": not is_done})
             if is_done:
                 return
 
-    def _last_event(self, outcome: Completion | AnysizeError) -> bytes:
+    def _ended(self, place: int, on_end: OnEnd, future: "Future[Completion]") -> None:
+        """From whichever thread ends a request."""
+        outcome = _outcome(future)
         if isinstance(outcome, AnysizeError):
-            return _event("error", error_out(outcome))
-        return _event("done", GenerateOut.of(self._request, outcome, self._texts, self._promise))
+            self._requests[0].cancelled.set()
+        on_end(place, outcome)
+        self._wake()
 
-    def _wake(self, _done: object = None) -> None:
+    def _wake(self) -> None:
         """From whichever thread has news."""
         self._loop.call_soon_threadsafe(self._news.set)
 
 
-def _event(name: str, data: BaseModel) -> bytes:
-    return f"event: {name}\ndata: {data.model_dump_json(exclude_unset=True)}\n\n".encode()
+def event(data: str, name: str | None = None) -> bytes:
+    """One event.
+
+    Args:
+        data: JSON, or any other text of one line.
+        name: of the event, if it has one.
+    """
+    head = f"event: {name}\n" if name else ""
+    return f"{head}data: {data}\n\n".encode()
 
 
 def _outcome(future: "Future[Completion]") -> Completion | AnysizeError:

@@ -1,13 +1,16 @@
 """From a request's text to token ids, within the family's limits. Users' text never becomes a control token."""
 
 import copy
-from collections.abc import Sequence
+import re
+from collections.abc import Mapping, Sequence
 from threading import Lock
-from typing import cast
+from typing import Any, cast
 
-from anysize.api.schemas import GenerateIn, Message
+from anysize.api.schemas import GenerateIn
 from anysize.errors import RequestError
 from anysize.family.family import Family
+
+_NAMES_TOOLS = re.compile(r"\btools\b")
 
 
 class PromptEncoder:
@@ -29,48 +32,106 @@ class PromptEncoder:
         self._tokenizer = copy.deepcopy(family.tokenizer)
         self._lock = Lock()
 
+    @property
+    def takes_tools(self) -> bool:
+        """Whether the chat template has a place for tools."""
+        template = self._tokenizer.chat_template
+        named = template if isinstance(template, dict) else {"default": template} if template else {}
+        return "tool_use" in named or any(_NAMES_TOOLS.search(text) for text in named.values())
+
     def encode(self, body: GenerateIn) -> list[int]:
-        """Tokenise a prompt, or messages through the chat template of the artifact.
+        """Tokenise the prompt of a request, or its messages.
 
         Raises:
             RequestError: too long, too many tokens asked for, or messages for a family without a chat template.
         """
-        if body.n * body.max_tokens > self._max_tokens:
-            times = "" if body.n == 1 else f" times n {body.n}"
-            raise RequestError(
-                f"max_tokens is {body.max_tokens}{times}, more than the {self._max_tokens} that this service allows"
-            )
-        texts = [body.prompt] if body.prompt is not None else [message.content for message in body.messages or ()]
-        chars = sum(map(len, texts))
+        self.check_tokens(body.max_tokens, body.n)
+        if body.messages is not None:
+            ids = self.messages([message.model_dump() for message in body.messages])
+        else:
+            assert body.prompt is not None
+            ids = self.prompt(body.prompt)
+        self.check_context(ids, body.max_tokens)
+        return ids
+
+    def prompt(self, text: str) -> list[int]:
+        """Tokenise a text.
+
+        Raises:
+            RequestError: it is too long, or nothing.
+        """
+        self.check_chars(len(text))
+        with self._lock:
+            ids = self._tokenizer(text, split_special_tokens=True).input_ids
+        return _some(ids)
+
+    def messages(
+        self, messages: Sequence[Mapping[str, Any]], tools: Sequence[Mapping[str, Any]] | None = None
+    ) -> list[int]:
+        """Tokenise a conversation through the chat template of the artifact.
+
+        Args:
+            messages: each with `role` and `content`, and whatever else the template knows.
+            tools: functions that the model may call, for a template that takes them.
+
+        Raises:
+            RequestError: too long, or not for this template.
+        """
+        if self._tokenizer.chat_template is None:
+            raise RequestError(f"family {self._name} has no chat template; send a prompt instead of messages")
+        self.check_chars(sum(_chars(part) for message in messages for name, part in message.items() if name != "role"))
+        try:
+            with self._lock:
+                ids = self._tokenizer.apply_chat_template(
+                    [dict(message) for message in messages],
+                    tools=[dict(tool) for tool in tools] if tools else None,
+                    add_generation_prompt=True,
+                    return_dict=False,
+                    # Marks control tokens in what users wrote before rendering, and reads those as plain text.
+                    sanitize_control_tokens=True,
+                )
+        except Exception as error:
+            raise RequestError(f"the chat template of {self._name} refuses these messages: {error}") from error
+        return _some(cast(list[int], ids))
+
+    def check_chars(self, chars: int) -> None:
+        """Refuse texts of so many characters together, if those are too many."""
         if chars > self._max_chars:
             raise RequestError(
                 f"the prompt has {chars} characters, more than the {self._max_chars} that this service allows"
             )
-        with self._lock:
-            ids = self._messages(body.messages) if body.messages is not None else self._prompt(texts[0])
-        if not ids:
-            raise RequestError("the prompt has no tokens")
-        if len(ids) + body.max_tokens > self._context_tokens:
+
+    def check_tokens(self, max_tokens: int, answers: int) -> None:
+        """Refuse so many answers of so many tokens, if those are too many."""
+        if answers * max_tokens > self._max_tokens:
+            times = "" if answers == 1 else f" times n {answers}"
             raise RequestError(
-                f"{len(ids)} prompt tokens and max_tokens {body.max_tokens} together exceed the context of "
+                f"max_tokens is {max_tokens}{times}, more than the {self._max_tokens} that this service allows"
+            )
+
+    def check_context(self, ids: Sequence[int], max_tokens: int) -> None:
+        """Refuse a prompt that is too long for an answer of so many tokens."""
+        if len(ids) + max_tokens > self._context_tokens:
+            raise RequestError(
+                f"{len(ids)} prompt tokens and max_tokens {max_tokens} together exceed the context of "
                 f"{self._context_tokens} tokens"
             )
-        return ids
 
-    def _prompt(self, text: str) -> list[int]:
-        return self._tokenizer(text, split_special_tokens=True).input_ids
+    def most_tokens(self, ids: Sequence[int], answers: int) -> int:
+        """The longest answer, in tokens, that so many answers to a prompt may have; at least 1, allowed or not."""
+        return max(1, min(self._context_tokens - len(ids), self._max_tokens // answers))
 
-    def _messages(self, messages: Sequence[Message]) -> list[int]:
-        if self._tokenizer.chat_template is None:
-            raise RequestError(f"family {self._name} has no chat template; send a prompt instead of messages")
-        try:
-            ids = self._tokenizer.apply_chat_template(
-                [message.model_dump() for message in messages],
-                add_generation_prompt=True,
-                return_dict=False,
-                # Marks control tokens in what users wrote before rendering, and reads the marked ones as plain text.
-                sanitize_control_tokens=True,
-            )
-        except Exception as error:
-            raise RequestError(f"the chat template of {self._name} refuses these messages: {error}") from error
-        return cast(list[int], ids)
+
+def _some(ids: list[int]) -> list[int]:
+    if not ids:
+        raise RequestError("the prompt has no tokens")
+    return ids
+
+
+def _chars(value: Any) -> int:
+    """Characters in all texts of a JSON value."""
+    if isinstance(value, Mapping):
+        return sum(map(_chars, value.values()))
+    if isinstance(value, list):
+        return sum(map(_chars, value))
+    return len(value) if isinstance(value, str) else 0

@@ -1,6 +1,7 @@
 """What the routes of one app share."""
 
-from dataclasses import dataclass
+import time
+from dataclasses import dataclass, field
 from typing import Annotated, cast
 
 from fastapi import Depends, Request
@@ -9,6 +10,7 @@ from anysize.api.answer import TokenTexts
 from anysize.api.metrics import Metrics
 from anysize.api.prompt import PromptEncoder
 from anysize.engine.engine import Engine
+from anysize.engine.grammars import Grammars
 from anysize.family.family import Family
 from anysize.settings import Settings
 from anysize.sizing.planner import Planner
@@ -16,7 +18,11 @@ from anysize.sizing.planner import Planner
 
 @dataclass(frozen=True, slots=True, eq=False)
 class ServiceState:
-    """One service: its settings, what it serves, what runs it; and what predicts times, once that is calibrated."""
+    """One service: its settings, what it serves, what runs it; and what predicts times, once that is calibrated.
+
+    Attributes:
+        started_s: Unix time.
+    """
 
     settings: Settings
     family: Family
@@ -25,6 +31,8 @@ class ServiceState:
     encoder: PromptEncoder
     texts: TokenTexts
     planner: Planner | None
+    grammars: Grammars
+    started_s: int = field(default_factory=lambda: int(time.time()))
 
 
 def _state(request: Request) -> ServiceState:

@@ -39,8 +39,9 @@ class Desk:
             OverloadedError: the queue is full.
         """
         ask = Ask(len(prompt_ids), max_tokens)
-        self.planner.arrived(ask, time.monotonic())
-        promise = self.planner.promise(self.family.ladder, budget, ask, self.engine.load())
+        load = self.engine.load()
+        self.planner.arrived(ask, load, time.monotonic())
+        promise = self.planner.promise(self.family.ladder, budget, ask, load)
         sizes = admitted(self.family.ladder, budget)
         allowed = sizes[: sizes.index(promise.size) + 1] if budget.min_parameters is not None else [promise.size]
         return self.fixed(prompt_ids, max_tokens, promise.size, tuple(allowed))

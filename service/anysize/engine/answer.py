@@ -25,7 +25,8 @@ class Answer:
 
     def __init__(self, request: GenerationRequest, sample: int, family: Family, ends: frozenset[int]) -> None:
         self.size = request.size
-        self.sampler = Sampler(request.sampling, request.prompt_ids, sample)
+        self._constraint = request.grammar.begin() if request.grammar else None
+        self.sampler = Sampler(request.sampling, request.prompt_ids, sample, self._constraint)
         self.token_ids: list[int] = []
         self.first_s: float | None = None
         self.last_s: float | None = None
@@ -72,7 +73,8 @@ class Answer:
         self.last_s = now_s
         if self._with_logprobs:
             self._picks.append(pick)
-        if self._text.add(pick.token_id):
+        is_complete = self._constraint is not None and self._constraint.is_complete
+        if self._text.add(pick.token_id) or is_complete:
             self._reason = "stop"
         elif len(self.token_ids) == self._max_tokens:
             self._reason = "length"

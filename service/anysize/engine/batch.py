@@ -18,7 +18,7 @@ from anysize.engine.sampler import pick
 from anysize.engine.sequence import Row
 from anysize.engine.stepper import StepModel, answers_at_all, run_rows
 from anysize.engine.ticket import Ticket
-from anysize.errors import EngineError
+from anysize.errors import AnysizeError, EngineError
 from anysize.family.family import Family
 
 logger = logging.getLogger(__name__)
@@ -38,7 +38,7 @@ class Outcome:
 
     ran: list[Share[Ticket]] = field(default_factory=list)
     over: list[Run[Ticket]] = field(default_factory=list)
-    failed: dict[Ticket, EngineError] = field(default_factory=dict)
+    failed: dict[Ticket, AnysizeError] = field(default_factory=dict)
     duration_s: float = 0.0
     is_broken: bool = False
 
@@ -126,6 +126,6 @@ def _picked(runs: Sequence[Run[Ticket]], logits_RV: Tensor) -> list[Pick | Excep
 def _blame(outcome: Outcome, run: Run[Ticket], error: Exception) -> None:
     ticket = run.job
     logger.error("request %s failed", ticket.request.id, exc_info=error)
-    if not isinstance(error, EngineError):
+    if not isinstance(error, AnysizeError):
         error = EngineError(f"the engine failed on this request: {type(error).__name__}")
     outcome.failed.setdefault(ticket, error)

@@ -4,6 +4,7 @@ from dataclasses import dataclass, field
 from threading import Event
 from typing import Literal
 
+from anysize.engine.grammar import Grammar
 from anysize.engine.pace import Pace
 from anysize.family.family import Size
 
@@ -50,6 +51,7 @@ class GenerationRequest:
         allowed: sizes that may answer, smallest first, `size` among them; where none are named, `size` alone.
         is_resizable: whether the answer may change between them once it is under way; it is then the only one.
         pace: what a resizable answer changes size for, besides the load.
+        grammar: that each answer must follow, if any.
         cancelled: set by whoever no longer wants the answer; looked at between steps.
     """
 
@@ -61,6 +63,7 @@ class GenerationRequest:
     allowed: tuple[Size, ...] = ()
     is_resizable: bool = False
     pace: Pace = field(default_factory=Pace)
+    grammar: Grammar | None = None
     cancelled: Event = field(default_factory=Event)
 
     def __post_init__(self) -> None:

@@ -1,7 +1,8 @@
 """Picking the next token of many requests at once, from their logits.
 
 What a row gets depends on its own logits, settings and generator alone, so neighbours cannot change a request's text.
-The options apply in the order of transformers: repetition penalty, temperature, top-k, top-p, min-p.
+The options apply in the order of transformers: repetition penalty, temperature, top-k, top-p, min-p. What a grammar
+forbids is taken out after the penalty.
 """
 
 from collections.abc import Sequence
@@ -9,6 +10,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from anysize.engine.grammar import Constraint
 from anysize.engine.request import Pick, Sampling, TokenLogprob
 from anysize.errors import EngineError
 
@@ -27,10 +29,18 @@ class Sampler:
         sampling: the options.
         prompt_ids: count as seen for the repetition penalty.
         sample: added to the seed, so that the answers to one request differ.
+        constraint: that a grammar puts on the answer, if any; moves on with each token.
     """
 
-    def __init__(self, sampling: Sampling, prompt_ids: Sequence[int] = (), sample: int = 0) -> None:
+    def __init__(
+        self,
+        sampling: Sampling,
+        prompt_ids: Sequence[int] = (),
+        sample: int = 0,
+        constraint: Constraint | None = None,
+    ) -> None:
         self.sampling = sampling
+        self.constraint = constraint
         self._seen = list(prompt_ids) if self.penalises else []
         self._seen_V: Tensor | None = None
         self._generator: torch.Generator | None = None
@@ -72,6 +82,8 @@ class Sampler:
         self._uniform = None
         if self._seen_V is not None:
             self._seen_V[token_id] = True
+        if self.constraint is not None:
+            self.constraint.note(token_id)
 
 
 def pick(logits_RV: Tensor, samplers: Sequence[Sampler]) -> list[Pick]:
@@ -83,9 +95,10 @@ def pick(logits_RV: Tensor, samplers: Sequence[Sampler]) -> list[Pick]:
 
     Raises:
         EngineError: the logits of a row hold a value that is no number, or infinity.
+        RequestError: the grammar of a row cannot go on.
     """
     assert logits_RV.shape[0] == len(samplers)
-    shaped_RV = _penalised(logits_RV, samplers)
+    shaped_RV = _constrained(_penalised(logits_RV, samplers), samplers)
     best_R, tokens_R = shaped_RV.max(dim=1)
     if not bool(best_R.isfinite().all()):
         raise EngineError("the model's logits are no numbers")
@@ -117,6 +130,18 @@ def _penalised(logits_RV: Tensor, samplers: Sequence[Sampler]) -> Tensor:
     less_SV = torch.where(logits_SV > 0, logits_SV / penalty_S1, logits_SV * penalty_S1)
     shaped_RV = logits_RV.clone()
     shaped_RV[rows] = torch.where(seen_SV, less_SV, logits_SV)
+    return shaped_RV
+
+
+def _constrained(logits_RV: Tensor, samplers: Sequence[Sampler]) -> Tensor:
+    """Logits of which those that a row's grammar forbids are minus infinity."""
+    rows = [row for row, sampler in enumerate(samplers) if sampler.constraint is not None]
+    if not rows:
+        return logits_RV
+    constraints = [constraint for sampler in samplers if (constraint := sampler.constraint) is not None]
+    allowed_SV = torch.stack([constraint.allowed(logits_RV.shape[1]) for constraint in constraints])
+    shaped_RV = logits_RV.clone()
+    shaped_RV[rows] = logits_RV[rows].where(allowed_SV.to(logits_RV.device), float("-inf"))
     return shaped_RV
 
 

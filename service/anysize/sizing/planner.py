@@ -60,9 +60,9 @@ class Planner:
         """Learn from a step that the engine has run. See `Correction`."""
         self._correction.saw(rows, measured_ms)
 
-    def arrived(self, ask: Ask, now_s: float) -> None:
-        """Learn of a request that has come, whatever it asks for. See `Traffic`."""
-        self._traffic.arrived(ask, now_s)
+    def arrived(self, ask: Ask, load: Load, now_s: float) -> None:
+        """Learn of a request that has come to a load, whatever it asks for. See `Traffic`."""
+        self._traffic.arrived(ask, now_s, is_alone=not load.running and not load.waiting)
 
     def answered(self, *, tokens: int, most: int) -> None:
         """Learn how many tokens an answer had, of those that it might have had."""

@@ -42,18 +42,25 @@ class Traffic:
     def __init__(self) -> None:
         self._lock = Lock()
         self._weight = 0.0  # of all arrivals so far, at the time of the last
+        self._before = 0.0  # of those before it
         self._last_s = 0.0
+        self._seen = 0
         self._prompt_tokens = 0.0
         self._answer_tokens = 0.0
         self._used = 1.0  # of the longest answers that were allowed, which share came
 
-    def arrived(self, ask: Ask, now_s: float) -> None:
-        """A request has come."""
+    def arrived(self, ask: Ask, now_s: float, *, is_alone: bool = False) -> None:
+        """A request has come.
+
+        One that comes while nobody else is there makes no crowd: so do the requests of a client that asks for one
+        answer after another, however fast they follow each other.
+        """
         with self._lock:
-            fade = math.exp(-max(0.0, now_s - self._last_s) / _MEMORY_S)
-            self._weight = self._weight * fade + ask.samples
+            self._before = self._weight * math.exp(-max(0.0, now_s - self._last_s) / _MEMORY_S)
+            self._weight = self._before + (0 if is_alone else ask.samples)
             self._last_s = max(now_s, self._last_s)
-            share = ask.samples / self._weight if self._weight < 1 / _WEIGHT else min(1.0, ask.samples * _WEIGHT)
+            self._seen += ask.samples
+            share = max(_WEIGHT, ask.samples / self._seen)
             self._prompt_tokens += share * (ask.prompt_tokens - self._prompt_tokens)
             self._answer_tokens += share * (ask.max_tokens - self._answer_tokens)
 
@@ -63,7 +70,7 @@ class Traffic:
             self._used += _WEIGHT * (tokens / most - self._used)
 
     def flow(self) -> Flow:
-        """As of the last arrival, which does not count: a request alone has nobody beside it.
+        """As of the last arrival, which does not count.
 
         What comes by chance comes in lumps, so the rate is that of one standard deviation above what was counted.
         """
@@ -93,7 +100,7 @@ def steady(model: LatencyModel, limits: Limits, variant: Variant, ask: Ask, flow
     Returns:
         Times; without end where a step would take longer than the ceiling, or more answers would have to run than may.
     """
-    step_ms, prompt_ms = 0.0, 0.0
+    step_ms, prompt_ms, running = 0.0, 0.0, 1.0
     stored = int(flow.prompt_tokens + flow.answer_tokens / 2)
     row = StepRow(variant, 1, stored, True)
     for _ in range(_ROUNDS):

@@ -1,0 +1,157 @@
+"""The JSON of a chat."""
+
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import ConfigDict, Field, model_validator
+
+from anysize.api.openai.options import NotSupported, OpenAIBody, Options
+
+_MAX_CHARS = 10_000_000
+
+_Text = Annotated[str, Field(max_length=_MAX_CHARS)]
+_Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9_.-]{1,64}$")]
+
+
+class TextPart(OpenAIBody):
+    """A part of a message; there is no other kind."""
+
+    type: Literal["text"]
+    text: _Text
+
+
+class CalledFunction(OpenAIBody):
+    """Which function, and its arguments as JSON."""
+
+    name: _Name
+    arguments: _Text
+
+
+class ToolCallIn(OpenAIBody):
+    """A call that an answer before has made."""
+
+    id: Annotated[str, Field(max_length=256)]
+    type: Literal["function"]
+    function: CalledFunction
+
+
+class ChatMessage(OpenAIBody):
+    """One turn of a conversation."""
+
+    role: Literal["system", "developer", "user", "assistant", "tool"]
+    content: _Text | Annotated[list[TextPart], Field(max_length=1000)] | None = None
+    name: Annotated[str | None, Field(max_length=64)] = None
+    tool_calls: Annotated[list[ToolCallIn] | None, Field(max_length=128)] = None
+    tool_call_id: Annotated[str | None, Field(max_length=256)] = None
+    refusal: Annotated[str | None, NotSupported] = None
+    annotations: Annotated[list[Any] | None, NotSupported] = None
+    audio: Annotated[dict[str, Any] | None, NotSupported] = None
+    function_call: Annotated[dict[str, Any] | None, NotSupported] = None
+
+    @model_validator(mode="after")
+    def _says_something(self) -> Self:
+        if self.tool_calls and self.role != "assistant":
+            raise ValueError("only an assistant's message has tool_calls")
+        if self.content is None and not self.tool_calls:
+            raise ValueError("a message needs content")
+        return self
+
+    @property
+    def text(self) -> str:
+        """The content as one text."""
+        if isinstance(self.content, str):
+            return self.content
+        return "\n".join(part.text for part in self.content or ())
+
+
+class Function(OpenAIBody):
+    """A function that the model may call."""
+
+    name: _Name
+    description: _Text | None = None
+    parameters: dict[str, Any] | None = Field(default=None, description="a JSON schema of its arguments")
+    strict: bool | None = None
+
+
+class Tool(OpenAIBody):
+    """A tool; there are none but functions."""
+
+    type: Literal["function"]
+    function: Function
+
+
+class NamedFunction(OpenAIBody):
+    """Which function."""
+
+    name: _Name
+
+
+class NamedTool(OpenAIBody):
+    """The tool that must be called."""
+
+    type: Literal["function"]
+    function: NamedFunction
+
+
+class PlainFormat(OpenAIBody):
+    """Any text, or any JSON object."""
+
+    type: Literal["text", "json_object"]
+
+
+class JsonSchema(OpenAIBody):
+    """A schema with its name."""
+
+    name: _Name
+    description: _Text | None = None
+    schema_: dict[str, Any] | None = Field(default=None, alias="schema")
+    strict: bool | None = Field(default=None, description="the schema is kept either way")
+
+    model_config = ConfigDict(protected_namespaces=())
+
+
+class SchemaFormat(OpenAIBody):
+    """JSON of a schema's shape."""
+
+    type: Literal["json_schema"]
+    json_schema: JsonSchema
+
+
+class ChatIn(Options):
+    """A conversation, what the answer may cost, and how tokens are picked."""
+
+    messages: list[ChatMessage] = Field(min_length=1, max_length=1000)
+    max_completion_tokens: int | None = Field(default=None, ge=1, le=1_000_000, description="as `max_tokens`")
+    logprobs: bool | None = None
+    top_logprobs: int | None = Field(default=None, ge=0, le=20)
+    response_format: Annotated[PlainFormat | SchemaFormat, Field(discriminator="type")] | None = None
+    tools: list[Tool] | None = Field(default=None, max_length=128)
+    tool_choice: Literal["none", "auto", "required"] | NamedTool | None = None
+    parallel_tool_calls: bool | None = None
+    metadata: dict[str, str] | None = Field(default=None, description="taken, and not used")
+    store: Literal[False] | None = None
+    service_tier: Literal["auto", "default"] | None = None
+    safety_identifier: str | None = Field(default=None, description="taken, and not used")
+    prompt_cache_key: str | None = Field(default=None, description="taken, and not used")
+    modalities: list[Literal["text"]] | None = None
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        given = {self.max_tokens, self.max_completion_tokens} - {None}
+        if len(given) > 1:
+            raise ValueError("max_tokens and max_completion_tokens differ; give one of them")
+        if self.top_logprobs is not None and not self.logprobs:
+            raise ValueError("top_logprobs needs logprobs")
+        return self
+
+    @property
+    def longest(self) -> int | None:
+        """The most tokens of the answer, where the request says so."""
+        return self.max_completion_tokens or self.max_tokens
+
+    @property
+    def schema_of_answer(self) -> dict[str, Any] | None:
+        """The JSON schema that the answer must follow, if any."""
+        wanted = self.response_format
+        if isinstance(wanted, SchemaFormat):
+            return wanted.json_schema.schema_ or {"type": "object"}
+        return {"type": "object"} if wanted is not None and wanted.type == "json_object" else None
