@@ -47,6 +47,7 @@ def save_figure(
         axes.spines[["top", "right"]].set_visible(False)
         axes.grid(axis="y", color="#e5e5e5")
         axes.set_ylim(bottom=0)
+        axes.xaxis.get_major_locator().set_params(integer=True)
         axes.set_xlabel("layers")
         axes.set_ylabel(f"KL(teacher || size), nats a token\n{text}")
         axes.legend(frameon=False)
