@@ -5,6 +5,7 @@ from pathlib import Path
 
 from anysize.family.family import Family
 from anysize.family.manifest import BuiltinTeacher, DeltaStudent, HubTeacher, Manifest
+from anysize.family.order import positions_in_order
 
 _GOES_ON = "The run went on from the student of another family (sha256 `{}`), whose own training is not counted here."
 
@@ -31,13 +32,25 @@ def model_card(family: Family, manifest: Manifest, plots: Sequence[str] = ()) ->
         f"- teacher: {source} ({manifest.architecture}, {manifest.teacher_layers} layers)\n"
         f"- student: {student}, {len(manifest.kept_layers)} layers, initialised from teacher layers "
         f"{', '.join(map(str, manifest.kept_layers))} (counted from 0)\n"
-        f"- patch order: {manifest.patch_order}"
-        + ("; the ladder below is the best subset found for each size" if manifest.ladder else ""),
+        f"- patch order: {_order(family, manifest)}",
         *_provenance(manifest),
         *(f"![{Path(name).stem} of the run]({name})" for name in plots),
         *_sizes(family, manifest),
     ]
     return "\n\n".join(parts) + "\n"
+
+
+def _order(family: Family, manifest: Manifest) -> str:
+    order = manifest.patch_order
+    named = order if isinstance(order, str) else ", ".join(map(str, order))
+    if manifest.ladder is None:
+        return named
+    sequence = positions_in_order(order, family.positions)
+    follows = all(set(size.variant.patched) == set(sequence[: len(size.variant.patched)]) for size in family.ladder)
+    what = (
+        "follows it and leaves out what a smaller size beats" if follows else "is the best subset found for each size"
+    )
+    return f"{named}; the ladder below {what}"
 
 
 def _provenance(manifest: Manifest) -> list[str]:

@@ -13,12 +13,11 @@ from anysize.family.architectures import architecture_of
 from anysize.family.blocks import BlockMap
 from anysize.family.pretrained import load_model, load_tokenizer
 from anysize.settings import resolve_device
+from anysize_training.commands.picture import check_picture
 from anysize_training.distill.selection.choose import Outcome, compare
 from anysize_training.distill.selection.selection import Method
 from anysize_training.distill.teacher import find_teacher
 from anysize_training.study.texts import read_windows
-
-_PICTURES = (".png", ".svg")
 
 
 def choose_layers(
@@ -52,7 +51,7 @@ def choose_layers(
         SettingsError: the text is too short, the picture cannot be written, or no block map has these numbers.
     """
     if plot is not None:
-        _check_plot(plot)
+        check_picture(plot)
     _, folder = find_teacher(teacher, say)
     model = load_model(folder, dtype=torch.float32, device=resolve_device("auto"))
     windows = read_windows(text, load_tokenizer(folder), length=window, max_tokens=2 * max_tokens, first_row=first_row)
@@ -106,13 +105,6 @@ def choose_layers(
             markup=False,
             soft_wrap=True,
         )
-
-
-def _check_plot(plot: Path) -> None:
-    if plot.suffix not in _PICTURES:
-        raise SettingsError(f"--plot {plot} names no picture that can be written; end it in {' or '.join(_PICTURES)}")
-    if not plot.absolute().parent.is_dir():
-        raise SettingsError(f"--plot {plot}: its folder does not exist")
 
 
 def _halves(inputs_NL: Tensor, text: Path) -> tuple[Tensor, Tensor]:

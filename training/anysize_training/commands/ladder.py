@@ -8,7 +8,7 @@ from anysize.console import print_json, terminal
 from anysize_training.commands.family import load_family
 from anysize_training.commands.invocation import command_line
 from anysize_training.study.ladder import LadderSearch, falling
-from anysize_training.study.measure import amend
+from anysize_training.study.measure import amend_ladder
 from anysize_training.study.texts import read_windows
 
 
@@ -30,16 +30,7 @@ def find_ladder(
     windows = read_windows(text, loaded.tokenizer, length=window, max_tokens=max_tokens, first_row=first_row)
     rungs = falling(LadderSearch(loaded.bank, windows).best())
     if write:
-        assert loaded.manifest is not None
-        ids = tuple(rung.variant.id for rung in rungs)
-        update = {
-            "ladder": ids,
-            "ladder_command": command_line(),
-            "measurements": (),
-            "measurements_command": None,
-            "untrained": None,
-        }
-        amend(folder, loaded, loaded.manifest.model_copy(update=update))
+        amend_ladder(folder, loaded, [rung.variant for rung in rungs], command_line())
     if as_json:
         rows = [{"variant": rung.variant.id, "kl": rung.kl} for rung in rungs]
         print_json({"family": loaded.name, "dataset": windows.name, "ladder": rows})

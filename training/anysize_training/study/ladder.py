@@ -6,18 +6,17 @@ variants with a common beginning share its hidden states. Blocks of one layer ch
 each size all ways to patch them are then tried.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from itertools import product
 
-from torch import Tensor
 from tqdm import tqdm
 
 from anysize.errors import SettingsError
-from anysize.family.assembly import assemble
 from anysize.family.bank import Bank
-from anysize.family.variant import Owner, Variant
-from anysize_training.replay import Replay, mean_kl
+from anysize.family.blocks import BlockMap
+from anysize.family.variant import Variant
+from anysize_training.study.patchwork import Patchwork
 from anysize_training.study.texts import Windows
 
 _MOST_POSITIONS = 14
@@ -56,66 +55,47 @@ class LadderSearch:
             raise SettingsError(
                 f"{positions - len(self._free)} blocks of one layer; at most {_MOST_SINGLE} can be tried"
             )
-        inputs_NL = windows.tokens_NL[:, :-1].to(next(bank.teacher.parameters()).device)
-        self._replay = {
-            Owner.STUDENT: Replay(bank.architecture, assemble(bank, Variant.student(positions)), inputs_NL),
-            Owner.TEACHER: Replay(bank.architecture, assemble(bank, Variant.teacher(positions)), inputs_NL),
-        }
-        teacher = self._replay[Owner.TEACHER]
-        last_NLD = teacher.run(teacher.embedded_NLD, range(bank.blocks.teacher_layers))
-        self._teacher_NLV = teacher.log_probabilities(last_NLD)
+        self._patchwork = Patchwork(bank, windows)
 
     def best(self) -> dict[int, Scored]:
         """For each depth that patching reaches, the variant with the least KL divergence.
 
         Student and teacher themselves always stand for their own depths.
         """
-        best: dict[int, Scored] = {}
-        with tqdm(total=2 ** len(self._free), desc="trying subsets", unit="size") as progress:
-            for scored in self._below(self._replay[Owner.STUDENT].embedded_NLD, ()):
-                progress.update()
-                self._keep(best, scored)
+        subsets = self._patchwork.subsets(self._free)
+        scored = [
+            Scored(variant, quality.kl)
+            for variant, quality in tqdm(subsets, desc="trying subsets", unit="size", total=2 ** len(self._free))
+        ]
+        between = list(best_of_each_depth(scored, self._map).values())[1:-1]
         single = [position for position in range(len(self._blocks)) if position not in self._free]
-        between = [scored for _, scored in sorted(best.items())][1:-1]
         for leader in tqdm(between, desc="single-layer blocks", unit="size"):
             for choices in product((False, True), repeat=len(single)):
                 choice = list(leader.variant.choice)
                 for position, patched in zip(single, choices, strict=True):
                     choice[position] = patched
                 if any(choices):
-                    self._keep(best, self.score(Variant(tuple(choice))))
-        return dict(sorted(best.items())) | {self._map.teacher_layers: self.score(Variant.teacher(len(self._blocks)))}
+                    scored.append(self.score(Variant(tuple(choice))))
+        scored.append(self.score(Variant.teacher(len(self._blocks))))
+        return best_of_each_depth(scored, self._map)
 
     def score(self, variant: Variant) -> Scored:
         """Score one variant."""
-        hidden_NLD = self._replay[variant.embedding_owner].embedded_NLD
-        for position, patched in enumerate(variant.choice):
-            hidden_NLD = self._run(hidden_NLD, position, patched=patched)
-        return self._scored(variant, hidden_NLD)
+        return Scored(variant, self._patchwork.quality(variant).kl)
 
-    def _below(self, hidden_NLD: Tensor, choice: tuple[bool, ...]) -> Iterator[Scored]:
-        position = len(choice)
-        if position == len(self._blocks):
-            yield self._scored(Variant(choice), hidden_NLD)
-            return
-        for patched in (False, True) if position in self._free else (False,):
-            # The embedding belongs to the owner of the first layer.
-            start_NLD = self._replay[Owner.TEACHER].embedded_NLD if position == 0 and patched else hidden_NLD
-            yield from self._below(self._run(start_NLD, position, patched=patched), (*choice, patched))
 
-    def _run(self, hidden_NLD: Tensor, position: int, *, patched: bool) -> Tensor:
-        if patched:
-            return self._replay[Owner.TEACHER].run(hidden_NLD, self._blocks[position])
-        return self._replay[Owner.STUDENT].run(hidden_NLD, [position])
+def best_of_each_depth(scored: Iterable[Scored], blocks: BlockMap) -> dict[int, Scored]:
+    """The variant with the least KL divergence for each number of layers, from few to many.
 
-    def _scored(self, variant: Variant, hidden_NLD: Tensor) -> Scored:
-        ours_NLV = self._replay[variant.head_owner].log_probabilities(hidden_NLD)
-        return Scored(variant, mean_kl(self._teacher_NLV, ours_NLV))
-
-    def _keep(self, best: dict[int, Scored], scored: Scored) -> None:
-        depth = scored.variant.depth(self._map)
-        if depth not in best or scored.kl < best[depth].kl:
-            best[depth] = scored
+    Student and teacher themselves stand for their own depths, where they are among them.
+    """
+    best: dict[int, Scored] = {}
+    ends = (Variant.student(blocks.student_layers), Variant.teacher(blocks.student_layers))
+    for one in scored:
+        depth = one.variant.depth(blocks)
+        if depth not in best or one.variant in ends or (best[depth].variant not in ends and one.kl < best[depth].kl):
+            best[depth] = one
+    return dict(sorted(best.items()))
 
 
 def falling(best: Mapping[int, Scored]) -> list[Scored]:

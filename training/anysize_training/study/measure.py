@@ -1,5 +1,6 @@
 """Writing measurements and ladders into a family folder."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
@@ -43,6 +44,31 @@ def int8_qualities(family: Family, windows: Windows) -> dict[str, Quality]:
     """The quality of each size of the ladder with rounded weights. The family's own weights are rounded for good."""
     quantize(family.bank)
     return Evaluator(family.bank, windows).qualities([size.variant for size in family.ladder])
+
+
+def amend_ladder(
+    folder: Path, family: Family, ladder: Sequence[Variant], command: str, *, patch_order: Sequence[int] | None = None
+) -> None:
+    """Write another ladder into a family folder; measurements of the old one go.
+
+    Args:
+        folder: of the family.
+        family: loaded from it.
+        ladder: the sizes.
+        command: the command line that found them.
+        patch_order: that they follow; without one the manifest keeps its own.
+    """
+    assert family.manifest is not None
+    update = {
+        "ladder": tuple(variant.id for variant in ladder),
+        "ladder_command": command,
+        "measurements": (),
+        "measurements_command": None,
+        "untrained": None,
+    }
+    if patch_order is not None:
+        update["patch_order"] = tuple(patch_order)
+    amend(folder, family, family.manifest.model_copy(update=update))
 
 
 def amend(folder: Path, family: Family, manifest: Manifest) -> None:

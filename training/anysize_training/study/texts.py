@@ -53,6 +53,11 @@ class Windows:
         """How many tokens are scored."""
         return self.tokens_NL.shape[0] * (self.tokens_NL.shape[1] - 1)
 
+    @property
+    def tokens_sha256(self) -> str:
+        """Of the token ids and of how they are cut."""
+        return hashlib.sha256(f"{tuple(self.tokens_NL.shape)} {self.tokens_NL.flatten().tolist()}".encode()).hexdigest()
+
 
 def read_windows(
     path: Path,

@@ -1,0 +1,1 @@
+"""Patch orders: one module a way to choose one, and what compares them."""
