@@ -81,7 +81,9 @@ class HashModel:
     def keeps(self, prompt_tokens: int) -> bool:
         return False
 
-    def reserve(self, variant: Variant, tokens: int, prompt_ids: Sequence[int] = ()) -> StubSequence | None:
+    def reserve(
+        self, variant: Variant, tokens: int, prompt_ids: Sequence[int] = (), *, keeps_answer: bool = False
+    ) -> StubSequence | None:
         self.on_reserve()
         pages = self._pages(tokens)
         if pages > self.free_pages:
@@ -89,6 +91,12 @@ class HashModel:
         self.free_pages -= pages
         self.held.append(sequence := StubSequence(variant, pages))
         return sequence
+
+    def move(self, sequence: StubSequence, variant: Variant, tokens: int, token_ids: Sequence[int]) -> StubSequence:
+        self.release(sequence)
+        place = self.reserve(variant, tokens, token_ids)
+        assert place is not None
+        return place
 
     def release(self, sequence: StubSequence) -> None:
         assert not sequence.is_released, "released twice"

@@ -4,9 +4,8 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.table import Table
 
-from anysize.commands.bench_service import bench_app
+from anysize.commands.bench_sizing import bench_app
 from anysize.commands.options import (
     CompileOption,
     DeviceOption,
@@ -17,7 +16,7 @@ from anysize.commands.options import (
     SizeOption,
 )
 from anysize.commands.served import served_family, served_kernels
-from anysize.console import errors_for_people, print_json, say, terminal
+from anysize.console import errors_for_people, print_json, say
 from anysize.settings import load_settings, settings_help
 
 app = typer.Typer(
@@ -92,35 +91,23 @@ def serve(
 
 @app.command()
 def variants(
-    family: FamilyOption = None, device: DeviceOption = None, dtype: DTypeOption = None, as_json: JsonOption = False
+    family: FamilyOption = None,
+    device: DeviceOption = None,
+    dtype: DTypeOption = None,
+    quantize: QuantizeOption = None,
+    plot: Annotated[Path | None, typer.Option(help="Draw size against quality and speed into this file.")] = None,
+    as_json: JsonOption = False,
 ) -> None:
-    """List the served sizes, smallest first.
+    """List the served sizes, smallest first, with measured quality and, after `anysize calibrate`, predicted speed.
 
-    Examples: `anysize variants` | `anysize variants --json`
+    Examples: `anysize variants` | `anysize variants --json` | `anysize variants --plot sizes.png`
     """
     with errors_for_people():
-        settings = load_settings(family=family, device=device, dtype=dtype)
+        settings = load_settings(family=family, device=device, dtype=dtype, quantize=quantize)
         loaded = served_family(settings)
-        from anysize.api.schemas import SHOWN_BATCHES, VariantOut, VariantsOut
-        from anysize.commands.calibrate import stored_planner
+        from anysize.commands.variants import show_variants
 
-        planner = stored_planner(settings, loaded, say)
-        listed = [VariantOut.of(size, planner) for size in loaded.ladder]
-        if as_json:
-            print_json(VariantsOut(family=loaded.name, variants=listed).model_dump(exclude_unset=True))
-            return
-        measured = {m.variant: m for m in loaded.manifest.measurements} if loaded.manifest else {}
-        batches = [f"ms/token at {rows}" for rows in SHOWN_BATCHES] if planner else []
-        table = Table("variant", "layers", "parameters", "fraction", "MB", "perplexity", *batches, title=loaded.name)
-        for variant in listed:
-            quality = f"{measured[variant.id].perplexity:.1f}" if variant.id in measured else "-"
-            size = (f"{variant.parameters / 1e6:.1f} M", f"{variant.fraction:.3f}", f"{variant.bytes / 1e6:.0f}")
-            times = [f"{ms:.1f}" for ms in (variant.predicted_tpot_ms or {}).values()]
-            table.add_row(variant.id, str(variant.layers), *size, quality, *times)
-        terminal.print(table)
-        datasets = sorted({m.dataset for m in measured.values()})
-        if datasets:
-            terminal.print(f"perplexity on {', '.join(datasets)}", highlight=False)
+        show_variants(loaded, settings, plot=plot, as_json=as_json)
 
 
 @app.command()

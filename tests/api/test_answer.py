@@ -21,6 +21,7 @@ COMPLETION = Completion(
         Choice(text="cde", token_ids=[7, 8, 9], finish_reason="length"),
     ),
     timing=Timing(queue_ms=1000.12345, ttft_ms=2000.0, tpot_ms=300.0, total_ms=4000.0),
+    size=FAMILY.ladder[0],
 )
 
 

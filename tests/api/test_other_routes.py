@@ -62,6 +62,7 @@ def test_the_ladder_is_listed_smallest_first_with_what_each_size_costs(shared: R
                 "norm": size.variant.head_owner.value,
                 "head": size.variant.head_owner.value,
             },
+            "quality": None,
         }
     parameters = [out["parameters"] for out in listed["variants"]]
     assert parameters == sorted(set(parameters))

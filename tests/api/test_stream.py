@@ -303,7 +303,8 @@ def test_text_that_comes_with_the_end_is_sent_before_it(monkeypatch: pytest.Monk
     request = GenerationRequest(id="x", prompt_ids=[9], size=family.teacher, sampling=Sampling(max_tokens=9))
     future: Future[Completion] = Future()
     timing = Timing(queue_ms=1, ttft_ms=2, tpot_ms=None, total_ms=3)
-    completion = Completion(choices=(Choice(text="ab", token_ids=[5], finish_reason="stop"),), timing=timing)
+    choice = Choice(text="ab", token_ids=[5], finish_reason="stop")
+    completion = Completion(choices=(choice,), timing=timing, size=family.teacher)
     sent: list[Message] = []
     take = TextStream.take
 

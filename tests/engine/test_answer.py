@@ -23,21 +23,13 @@ def ticket_of(*answers: list[tuple[float, int]], started_s: float | None = 10.5)
     request = GenerationRequest(
         id="x", prompt_ids=[3], size=family().teacher, sampling=Sampling(max_tokens=9), samples=len(answers)
     )
-    ticket = Ticket(
-        request=request,
-        variant=request.size.variant,
-        prompt_tokens=1,
-        max_tokens=9,
-        samples=len(answers),
-        on_piece=None,
-        arrived_s=10.0,
-    )
+    ticket = Ticket.of(request, None, 10.0)
     ticket.started_s = started_s
     for sample, tokens in enumerate(answers):
         if tokens:
             ticket.answers[sample] = Answer(request, sample, family(), frozenset({END}))
         for now_s, token_id in tokens:
-            ticket.answers[sample].add(Pick(token_id), now_s)
+            ticket.answers[sample].add(Pick(token_id), request.size, now_s)
     return ticket
 
 

@@ -69,13 +69,19 @@ class Place:
 
     length = border = 0
 
+    def __init__(self, variant: Variant) -> None:
+        self.variant = variant
+
 
 class EndlessPages:
     def keeps(self, prompt_tokens: int) -> bool:
         return False
 
-    def reserve(self, variant: Variant, tokens: int, prompt_ids: object = ()) -> Place:
-        return Place()
+    def reserve(self, variant: Variant, tokens: int, prompt_ids: object = (), *, keeps_answer: bool = False) -> Place:
+        return Place(variant)
+
+    def move(self, sequence: object, variant: Variant, tokens: int, token_ids: object) -> Place:
+        return Place(variant)
 
     def release(self, sequence: object) -> None:
         pass
@@ -102,7 +108,7 @@ def by_scheduler(ahead: list[Job], asked: Job) -> tuple[float, float]:
 
 
 jobs = st.builds(
-    lambda variant, prompt, answer: Job(variant=variant, prompt_tokens=prompt, max_tokens=answer),
+    lambda variant, prompt, answer: Job(variants=(variant,), prompt_tokens=prompt, max_tokens=answer),
     ladder_variants,
     st.integers(1, 60),
     st.integers(1, 20),
@@ -111,9 +117,9 @@ jobs = st.builds(
 
 @given(st.lists(jobs, max_size=7), jobs)
 def test_what_is_foreseen_is_what_the_scheduler_does(ahead: list[Job], asked: Job):
-    waiting = [Underway(job.variant, job.prompt_tokens, 0, job.max_tokens) for job in ahead]
+    waiting = [Underway(job.variants[0], job.prompt_tokens, 0, job.max_tokens) for job in ahead]
     ask = Ask(asked.prompt_tokens, asked.max_tokens)
-    foreseen = Outlook(model(), LIMITS, Load((), tuple(waiting))).forecast(asked.variant, ask)
+    foreseen = Outlook(model(), LIMITS, Load((), tuple(waiting))).forecast(asked.variants[0], ask)
     ttft_ms, total_ms = by_scheduler(ahead, asked)
     # Steps that are alike are taken together, at the mean of what they attend to.
     assert foreseen.ttft_ms == pytest.approx(ttft_ms, rel=0.02)

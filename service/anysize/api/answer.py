@@ -107,6 +107,13 @@ class ChosenVariant(BaseModel):
         )
 
 
+class SpanOut(BaseModel):
+    """A part of an answer that one size has generated."""
+
+    variant: str
+    tokens: int
+
+
 class Usage(BaseModel):
     """Tokens in and out; `cached_tokens` are those of the prompt that were known from requests before."""
 
@@ -157,6 +164,13 @@ class GenerateOut(BaseModel):
     timing: TimingOut
     logprobs: list[TokenOut] | None = None
     choices: list[ChoiceOut] | None = None
+    wanted: str | None = Field(
+        default=None,
+        description="the variant that the budget alone would have given, where the load made it a smaller one",
+    )
+    sizes: list[SpanOut] | None = Field(
+        default=None, description="the variants that generated the answer, in order, where it may change its size"
+    )
     budget_kept: bool | None = Field(
         default=None, description="whether the size was expected to keep the latency budget, when it was chosen"
     )
@@ -177,7 +191,8 @@ class GenerateOut(BaseModel):
             **_logprobs(request, completion.choices[0].picks, texts),
             **several,
             **promised,
-            variant=ChosenVariant.of(request.size),
+            **sizes_of(request, completion),
+            variant=ChosenVariant.of(completion.size),
             usage=Usage(
                 prompt_tokens=prompt_tokens,
                 cached_tokens=completion.cached_tokens,
@@ -186,6 +201,13 @@ class GenerateOut(BaseModel):
             ),
             timing=TimingOut.of(completion.timing, promise),
         )
+
+
+def sizes_of(request: GenerationRequest, completion: Completion) -> dict[str, Any]:
+    """`wanted` or `sizes`, where another size than the wanted one has answered, or may have."""
+    if request.is_resizable:
+        return {"sizes": [SpanOut(variant=span.size.id, tokens=span.tokens) for span in completion.choices[0].spans]}
+    return {} if completion.size is request.size else {"wanted": request.size.id}
 
 
 def _promised(promise: Promise, timing: Timing) -> dict[str, Any]:

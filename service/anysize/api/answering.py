@@ -15,10 +15,11 @@ from anysize.api.leaving import cancelled_on_disconnect
 from anysize.api.schemas import BudgetIn, Milliseconds
 from anysize.api.state import ServiceState
 from anysize.engine.grammar import Grammar
+from anysize.engine.pace import Pace
 from anysize.engine.request import Completion, GenerationRequest, Sampling
 from anysize.errors import AnysizeError, CalibrationError, RequestError
 from anysize.family.family import Size
-from anysize.sizing.budget import Budget, choose
+from anysize.sizing.budget import Budget, admitted
 from anysize.sizing.load import Ask
 from anysize.sizing.planner import Promise
 
@@ -50,6 +51,7 @@ class Wanted:
         budget: bounds of body and headers together; None where there are none.
         variant: instead of a budget, the id of the size that must answer.
         samples: answers to each prompt.
+        resize: whether the answer, which is then the only one, may change its size once it is under way.
         encode: makes token ids of its prompts; takes its time, and is called off the event loop.
     """
 
@@ -57,6 +59,7 @@ class Wanted:
     budget: Budget | None
     variant: str | None
     samples: int
+    resize: bool
     encode: Callable[[], Encoded]
 
 
@@ -87,7 +90,7 @@ async def prepare(service: ServiceState, wanted: Wanted) -> list[Prepared]:
         AnysizeError: the request can never be answered, or not now. It has been counted.
     """
     try:
-        size = _size(wanted, service)
+        sizes = _sizes(wanted, service)
         # A full queue refuses before anybody pays for a tokenizer.
         service.engine.check_room()
         # Tokenizing a long prompt takes long enough to hold up everybody else's event loop; so may looking ahead.
@@ -96,16 +99,20 @@ async def prepare(service: ServiceState, wanted: Wanted) -> list[Prepared]:
     except AnysizeError as error:
         service.metrics.failed(error)
         raise
-    cancelled = Event()
+    size, cancelled = promise.size if promise else sizes[-1], Event()
+    budget = wanted.budget or Budget()
     several = len(encoded.prompts) > 1
     return [
         Prepared(
             GenerationRequest(
                 id=f"{wanted.id}-{place}" if several else wanted.id,
                 prompt_ids=prompt_ids,
-                size=promise.size if promise else size,
+                size=size,
                 sampling=encoded.sampling,
                 samples=wanted.samples,
+                allowed=_allowed(wanted, sizes, size),
+                is_resizable=wanted.resize,
+                pace=Pace(budget.tpot_ms, budget.total_ms),
                 grammar=encoded.grammar,
                 cancelled=cancelled,
             ),
@@ -169,21 +176,31 @@ def _or_raise(outcome: Completion | BaseException) -> Completion:
     return outcome
 
 
-def _size(wanted: Wanted, service: ServiceState) -> Size:
-    """The size of a request, or the largest that it may have if its budget has bounds of time."""
+def _sizes(wanted: Wanted, service: ServiceState) -> list[Size]:
+    """The sizes that may answer a request, smallest first; bounds of time have their say later."""
     budget = wanted.budget
     if budget is not None and wanted.variant is not None:
         raise RequestError("give either variant or a latency budget, not both; x-slo headers are such a budget")
+    if wanted.resize and wanted.variant is not None:
+        raise RequestError("resize needs several sizes: name no variant")
     if budget is not None and budget.is_timed and service.planner is None:
         raise CalibrationError(
             "this service cannot keep a latency budget, because it has not been calibrated on this machine: run "
             "`anysize calibrate` with the service's settings once, and start it again"
         )
     if wanted.variant is not None:
-        return service.family.find(wanted.variant)
-    if budget is None:
-        return service.family.teacher
-    return choose(service.family.ladder, budget)
+        return [service.family.find(wanted.variant)]
+    if budget is None and not wanted.resize:
+        return [service.family.teacher]
+    return admitted(service.family.ladder, budget or Budget())
+
+
+def _allowed(wanted: Wanted, sizes: list[Size], size: Size) -> tuple[Size, ...]:
+    """Those of them that may take the place of the wanted one."""
+    if wanted.resize:
+        return tuple(sizes)
+    is_adaptive = wanted.budget is not None and wanted.budget.min_parameters is not None
+    return tuple(sizes[: sizes.index(size) + 1]) if is_adaptive else (size,)
 
 
 def _promise(wanted: Wanted, encoded: Encoded, service: ServiceState) -> Promise | None:

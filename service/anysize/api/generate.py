@@ -68,6 +68,7 @@ async def generate(
         budget=bounds(body.budget, x_slo_ttft_ms, x_slo_tpot_ms),
         variant=body.variant,
         samples=body.n,
+        resize=body.resize,
         encode=lambda: Encoded([service.encoder.encode(body)], body.sampling()),
     )
     prepared = await prepare(service, wanted)

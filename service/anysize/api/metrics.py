@@ -1,6 +1,7 @@
 """Prometheus metrics, named as other LLM servers name theirs, with the prefix `anysize_`. Labels are closed sets."""
 
 from collections.abc import Callable, Sequence
+from itertools import pairwise
 
 from fastapi import APIRouter, Request, Response
 from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, Counter, Gauge, Histogram, generate_latest
@@ -44,6 +45,15 @@ class Metrics:
         self._prompt_tokens = Counter("anysize_prompt_tokens", "Prompt tokens.", registry=self.registry)
         self._generation_tokens = Counter(
             "anysize_generation_tokens", "Generated tokens.", ["variant"], registry=self.registry
+        )
+        self._degradations = Counter(
+            "anysize_size_degradations",
+            "Answers on a smaller size than the budget alone would have given, because of the load.",
+            ["variant"],
+            registry=self.registry,
+        )
+        self._resizes = Counter(
+            "anysize_resizes", "Answers that went on on another size.", ["direction"], registry=self.registry
         )
         self._cache_queries = Counter(
             "anysize_prefix_cache_queries",
@@ -97,6 +107,11 @@ class Metrics:
         """Read an engine's queue and its model's pages at each scrape."""
         self._gauge("anysize_num_requests_waiting", "Requests in the queue.", lambda: engine.state().waiting)
         self._gauge("anysize_num_requests_running", "Requests in the model.", lambda: engine.state().running)
+        self._gauge(
+            "anysize_size_pressure",
+            "How far the load sends sizes down the way to their floors, 0 to 1.",
+            lambda: engine.state().pressure,
+        )
         self._gauge("anysize_kv_pages_total", "KV pages.", lambda: model.total_pages)
         self._gauge(
             "anysize_kv_pages_cached",
@@ -116,9 +131,10 @@ class Metrics:
 
     def finished(self, request: GenerationRequest, completion: Completion, promise: Promise | None = None) -> None:
         """Count a request that got its answer, or whose client left first; and what its budget was promised, if any."""
-        variant = request.size.id if request.size.id in self._known else _OTHER
+        variant = self._label(completion.size)
         timing = completion.timing
         self._finished.labels(variant, completion.finish_reason).inc()
+        self._sized(request, completion)
         self._prompt_tokens.inc(len(request.prompt_ids))
         self._cache_queries.inc(len(request.prompt_ids))
         self._cache_hits.inc(completion.cached_tokens)
@@ -137,6 +153,17 @@ class Metrics:
     def failed(self, error: Exception) -> None:
         """Count a request that got an error."""
         self._failed.labels(type(error).__name__).inc()
+
+    def _sized(self, request: GenerationRequest, completion: Completion) -> None:
+        if not request.is_resizable:
+            if completion.size is not request.size:
+                self._degradations.labels(self._label(completion.size)).inc()
+            return
+        for before, after in pairwise(completion.choices[0].spans):
+            self._resizes.labels("down" if after.size.layers < before.size.layers else "up").inc()
+
+    def _label(self, size: Size) -> str:
+        return size.id if size.id in self._known else _OTHER
 
     def _promised(self, promise: Promise, timing: Timing) -> None:
         (self._budgets_kept if promise.is_kept(timing) else self._budgets_missed).inc()

@@ -5,7 +5,7 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from anysize.engine.request import Sampling
-from anysize.family.family import Size
+from anysize.family.family import Family, Size
 from anysize.sizing.budget import Budget
 from anysize.sizing.planner import Planner
 
@@ -25,9 +25,15 @@ class _Body(BaseModel):
 
 
 class BudgetIn(_Body):
-    """Upper bounds on the size that answers and on its times; the largest served size inside all of them is taken."""
+    """Bounds on the size that answers and on its times; the largest served size inside all of them is taken."""
 
     parameters: int | None = Field(default=None, ge=1, le=_MAX_INT, description="inference parameters")
+    min_parameters: int | None = Field(
+        default=None,
+        ge=1,
+        le=_MAX_INT,
+        description="inference parameters at least; under load any size from there on may answer",
+    )
     fraction: float | None = Field(default=None, gt=0, le=1, description="share of the teacher's inference parameters")
     memory_bytes: int | None = Field(
         default=None, ge=1, le=_MAX_INT, description="bytes of the size's distinct tensors"
@@ -44,6 +50,7 @@ class BudgetIn(_Body):
         """The budget as the sizing floor knows it."""
         return Budget(
             parameters=self.parameters,
+            min_parameters=self.min_parameters,
             fraction=self.fraction,
             memory_bytes=self.memory_bytes,
             ttft_ms=self.ttft_ms,
@@ -79,6 +86,11 @@ class GenerateIn(_Body):
         default=None, ge=0, le=20, description="report each token's logprob, and those of so many of the likeliest"
     )
     n: int = Field(default=1, ge=1, le=16, description="answers to generate; answer k of a seeded request has seed + k")
+    resize: bool = Field(
+        default=False,
+        description="whether the answer may change its size once it is under way, for its latency budget or the load, "
+        "inside the budget; what comes after is what the new size makes of the tokens so far",
+    )
     stream: bool = Field(default=False, description="answer with server-sent events as the text comes")
 
     model_config = ConfigDict(
@@ -93,6 +105,8 @@ class GenerateIn(_Body):
             raise ValueError("give either prompt or messages")
         if self.budget is not None and self.variant is not None:
             raise ValueError("give either budget or variant, not both")
+        if self.resize and (self.variant is not None or self.n > 1):
+            raise ValueError("resize needs several sizes for one answer: leave out variant and n")
         if self.budget is not None and self.budget.total_ms is not None and "max_tokens" not in self.model_fields_set:
             raise ValueError("budget.total_ms needs max_tokens, because it bounds the whole answer")
         return self
@@ -121,6 +135,15 @@ class Owners(BaseModel):
     head: Literal["student", "teacher"]
 
 
+class QualityOut(BaseModel):
+    """How good a size was found to be on a text, with weights of the kind that are served."""
+
+    perplexity: float
+    kl: float | None = Field(description="mean KL(teacher || size) of a token, in nats; null where it was not measured")
+    dataset: str
+    sha256: str = Field(description="of the text's bytes")
+
+
 class VariantOut(BaseModel):
     """One served size."""
 
@@ -132,14 +155,15 @@ class VariantOut(BaseModel):
     bytes: int
     patched: list[int]
     owners: Owners
+    quality: QualityOut | None = Field(description="null where it was not measured")
     predicted_tpot_ms: dict[int, float] | None = Field(
         default=None, description="milliseconds a token at batch 1, 4 and 16; where the machine has been calibrated"
     )
 
     @classmethod
-    def of(cls, size: Size, planner: Planner | None = None) -> "VariantOut":
-        """From a size, and whoever predicts its times, if anybody does."""
-        variant, footprint = size.variant, size.footprint
+    def of(cls, family: Family, size: Size, planner: Planner | None = None) -> "VariantOut":
+        """From a size of a family, and whoever predicts its times, if anybody does."""
+        variant, footprint, measured = size.variant, size.footprint, family.quality(size.variant)
         predicted: dict[str, Any] = {}
         if planner is not None:
             predicted["predicted_tpot_ms"] = {
@@ -158,6 +182,13 @@ class VariantOut(BaseModel):
                 norm=variant.head_owner.value,
                 head=variant.head_owner.value,
             ),
+            quality=measured
+            and QualityOut(
+                perplexity=measured.perplexity,
+                kl=measured.kl,
+                dataset=measured.dataset,
+                sha256=measured.dataset_sha256,
+            ),
             **predicted,
         )
 
@@ -167,6 +198,11 @@ class VariantsOut(BaseModel):
 
     family: str
     variants: list[VariantOut]
+
+    @classmethod
+    def of(cls, family: Family, planner: Planner | None = None) -> "VariantsOut":
+        """From a family, and whoever predicts the times of its sizes, if anybody does."""
+        return cls(family=family.name, variants=[VariantOut.of(family, size, planner) for size in family.ladder])
 
 
 class ErrorDetail(BaseModel):

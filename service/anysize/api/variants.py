@@ -2,7 +2,7 @@
 
 from fastapi import APIRouter
 
-from anysize.api.schemas import VariantOut, VariantsOut
+from anysize.api.schemas import VariantsOut
 from anysize.api.state import Service
 
 router = APIRouter()
@@ -10,6 +10,5 @@ router = APIRouter()
 
 @router.get("/variants", summary="The served sizes, smallest first", response_model_exclude_unset=True)
 async def variants(service: Service) -> VariantsOut:
-    """Every served size with what it costs."""
-    listed = [VariantOut.of(size, service.planner) for size in service.family.ladder]
-    return VariantsOut(family=service.family.name, variants=listed)
+    """Every served size with what it costs and what it is worth."""
+    return VariantsOut.of(service.family, service.planner)

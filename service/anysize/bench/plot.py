@@ -1,4 +1,4 @@
-"""Reports drawn as bars, with whatever bounds them as a line."""
+"""Reports drawn as pictures: bars, with whatever bounds them as a line, and points."""
 
 import textwrap
 from collections.abc import Callable, Sequence
@@ -27,11 +27,12 @@ def draw(report: dict[str, Any], path: Path) -> None:
     except ImportError as error:
         raise SettingsError("--plot needs matplotlib; install it with pip install 'anysize[bench]'") from error
     figure = Figure(figsize=(8, 4.5), layout="constrained")
-    axes = figure.add_subplot()
-    axes.spines[["top", "right"]].set_visible(False)
-    axes.grid(axis="y", color="#e5e5e5")
-    axes.set_axisbelow(True)
-    _DRAWN[report["benchmark"]](report, axes)
+    panels = _DRAWN[report["benchmark"]]
+    for axes, panel in zip(figure.subplots(1, len(panels), squeeze=False)[0], panels, strict=True):
+        axes.spines[["top", "right"]].set_visible(False)
+        axes.grid(axis="y", color="#e5e5e5")
+        axes.set_axisbelow(True)
+        panel(report, axes)
     try:
         figure.savefig(path, dpi=150)
     except (OSError, ValueError) as error:
@@ -116,13 +117,52 @@ def _calibration(report: dict[str, Any], axes: "Axes") -> None:
     axes.legend(frameon=False)
 
 
+def _quality(report: dict[str, Any], axes: "Axes") -> None:
+    pairs = [(size, size["quality"]["perplexity"]) for size in report["variants"] if size["quality"]]
+    axes.set_xlabel("inference parameters, millions")
+    axes.set_ylabel("perplexity")
+    axes.set_title(f"{report['family']}: quality")
+    if not pairs:
+        _nothing(axes, "not measured;\nanysize-train evaluate measures it")
+        return
+    axes.plot([_millions(size) for size, _ in pairs], [value for _, value in pairs], "o-", color=_OURS)
+    for size, value in pairs:
+        axes.annotate(f"{value:.0f}", (_millions(size), value), (4, 4), textcoords="offset points", fontsize=8)
+    axes.set_ylim(bottom=0)
+    axes.text(0.98, 0.98, f"on {pairs[0][0]['quality']['dataset']}", ha="right", va="top", transform=axes.transAxes)
+
+
+def _speed(report: dict[str, Any], axes: "Axes") -> None:
+    timed = [size for size in report["variants"] if "predicted_tpot_ms" in size]
+    axes.set_xlabel("inference parameters, millions")
+    axes.set_ylabel("predicted ms a token")
+    axes.set_title(f"{report['family']}: speed")
+    if not timed:
+        _nothing(axes, "not predicted;\nanysize calibrate measures this machine")
+        return
+    for color, rows in zip((_OURS, _LIGHT, *_OTHERS), timed[0]["predicted_tpot_ms"], strict=False):
+        values = [size["predicted_tpot_ms"][rows] for size in timed]
+        axes.plot([*map(_millions, timed)], values, "o-", color=color, label=f"batch {rows}")
+    axes.set_ylim(bottom=0)
+    axes.legend(frameon=False)
+
+
+def _millions(size: dict[str, Any]) -> float:
+    return size["parameters"] / 1e6
+
+
+def _nothing(axes: "Axes", why: str) -> None:
+    axes.text(0.5, 0.5, why, ha="center", va="center", transform=axes.transAxes)
+
+
 _BANDWIDTH = "limit by memory bandwidth"
-_DRAWN: dict[str, Callable[[dict[str, Any], "Axes"], None]] = {
-    "single": _single,
-    "mixed": _mixed,
-    "build": _build,
-    "memory": _memory,
-    "calibration": _calibration,
+_DRAWN: dict[str, Sequence[Callable[[dict[str, Any], "Axes"], None]]] = {
+    "single": [_single],
+    "mixed": [_mixed],
+    "build": [_build],
+    "memory": [_memory],
+    "calibration": [_calibration],
+    "variants": [_quality, _speed],
 }
 
 

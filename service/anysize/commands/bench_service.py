@@ -1,4 +1,4 @@
-"""`anysize bench http | load | latency`: what a service takes, seen from outside or foreseen."""
+"""`anysize bench http | load`: what a service takes, seen from outside."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -7,7 +7,7 @@ import typer
 
 from anysize.bench.show import show
 from anysize.commands.bench import bench_app
-from anysize.commands.options import CompileOption, FamilyOption, JsonOption
+from anysize.commands.options import FamilyOption, JsonOption
 from anysize.commands.served import served_family, served_kernels
 from anysize.console import errors_for_people, say
 from anysize.settings import Settings, load_settings
@@ -19,32 +19,6 @@ if TYPE_CHECKING:
 SharedOption = Annotated[
     bool, typer.Option("--share-cores", help="Let the clients use the service's cores, instead of the last one alone.")
 ]
-
-
-@bench_app.command("latency")
-def bench_latency(
-    loads: Annotated[int, typer.Option(min=1, max=10_000, help="Random loads.")] = 40,
-    seed: Annotated[int, typer.Option(min=0, help="Of the loads.")] = 1,
-    family: FamilyOption = None,
-    compile_kernels: CompileOption = None,
-    as_json: JsonOption = False,
-) -> None:
-    """Compare predicted with measured times on loads that the calibration has not seen (run `anysize calibrate` first).
-
-    Examples: `anysize bench latency` | `anysize bench latency --loads 200 --json`
-    """
-    from anysize.bench.latency import bench_latency as measure
-    from anysize.console import progress_bar
-
-    with errors_for_people():
-        settings = load_settings(family=family, compile=compile_kernels)
-        served, compiled = served_family(settings), served_kernels(settings)
-        from anysize.sizing.calibration import Key, required_calibration
-
-        found = required_calibration(Key.of(settings, compiled=compiled is not None), served)
-        with progress_bar("running loads") as on_progress:
-            report = measure(served, found.model(), loads=loads, seed=seed, kernels=compiled, on_progress=on_progress)
-    show(report, as_json=as_json)
 
 
 @bench_app.command("http")

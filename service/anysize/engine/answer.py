@@ -1,9 +1,9 @@
 """One answer in the making: tokens, text, and when it is over."""
 
 from anysize.engine.detokenizer import Detokenizer
-from anysize.engine.request import Choice, FinishReason, GenerationRequest, Pick, Piece
+from anysize.engine.request import Choice, FinishReason, GenerationRequest, Pick, Piece, Span
 from anysize.engine.sampler import Sampler
-from anysize.family.family import Family
+from anysize.family.family import Family, Size
 
 
 class Answer:
@@ -14,14 +14,24 @@ class Answer:
         sample: which of its answers this is.
         family: whose tokenizer makes text of tokens.
         ends: token ids that end the answer and are not part of it.
+
+    Attributes:
+        token_ids: so far, the end token not among them.
+        first_s: when the first was picked, on the clock of `add`.
+        last_s: when the last was picked.
+        size: that it is on.
+        size_since_s: when the first token of that size was picked.
     """
 
     def __init__(self, request: GenerationRequest, sample: int, family: Family, ends: frozenset[int]) -> None:
         self._constraint = request.grammar.begin() if request.grammar else None
         self.sampler = Sampler(request.sampling, request.prompt_ids, sample, self._constraint)
+        self.size = request.size
         self.token_ids: list[int] = []
         self.first_s: float | None = None
         self.last_s: float | None = None
+        self.size_since_s: float | None = None
+        self._spans: list[Span] = []
         self._sample = sample
         self._max_tokens = request.sampling.max_tokens
         self._ends = ends
@@ -32,23 +42,34 @@ class Answer:
         self._reason: FinishReason | None = None
 
     @property
+    def tokens_on_size(self) -> int:
+        """How many of its tokens the present size has generated."""
+        return self._spans[-1].tokens if self._spans else 0
+
+    @property
     def is_over(self) -> bool:
         """Whether its last token has come."""
         return self._reason is not None
 
-    def add(self, pick: Pick, now_s: float) -> None:
+    def add(self, pick: Pick, size: Size, now_s: float) -> None:
         """Take the next token.
 
         Args:
             pick: the token.
+            size: that has generated it.
             now_s: when it was picked.
         """
         if self.first_s is None:
             self.first_s = self.last_s = now_s
+        if size is not self.size or self.size_since_s is None:
+            self.size, self.size_since_s = size, now_s
         if pick.token_id in self._ends:
             self._reason = "stop"
             return
         self.token_ids.append(pick.token_id)
+        if not self._spans or self._spans[-1].size is not size:
+            self._spans.append(Span(size, 0))
+        self._spans[-1] = Span(size, self._spans[-1].tokens + 1)
         self.last_s = now_s
         if self._with_logprobs:
             self._picks.append(pick)
@@ -74,6 +95,7 @@ class Answer:
             token_ids=self.token_ids,
             finish_reason=self._reason or "cancelled",
             picks=tuple(self._picks),
+            spans=tuple(self._spans),
         )
 
 

@@ -89,7 +89,7 @@ class Batch:
         if run.decodes:
             token_ids = ticket.answers[run.sample].token_ids[-1:]
         else:
-            token_ids = ticket.request.prompt_ids[run.ran_tokens : run.ran_tokens + share.tokens]
+            token_ids = ticket.token_ids(run.sample)[run.ran_tokens : run.ran_tokens + share.tokens]
         return Row(run.sequence, token_ids, wants_logits=share.ends_prompt_or_decodes)
 
     def _hand_out(self, runs: list[Run[Ticket]], logits_RV: Tensor, now_s: float, outcome: Outcome) -> None:
@@ -100,7 +100,7 @@ class Batch:
                 _blame(outcome, run, picked)
                 continue
             try:
-                answer.add(picked, now_s)
+                answer.add(picked, ticket.size_of(run.variant), now_s)
                 if ticket.on_piece is not None and not ticket.is_over and (piece := answer.news()) is not None:
                     ticket.on_piece(piece)
             except Exception as error:  # noqa: BLE001  (whatever one request does must not end the others)

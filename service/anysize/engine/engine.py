@@ -41,6 +41,7 @@ class EngineState:
         step_age_s: time since the model last finished a step; 0 when it has nothing to do.
         stuck: whether that is longer than a step may take.
         draining: whether new requests are refused for good, or are about to be.
+        pressure: how far down the way to its floor whoever allows it is sent, from 0 to 1.
     """
 
     waiting: int
@@ -49,6 +50,7 @@ class EngineState:
     step_age_s: float
     stuck: bool
     draining: bool
+    pressure: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,16 +139,7 @@ class Engine:
             RequestError: it needs more tokens than may ever wait, or than the KV pages of this service hold.
             EngineError: the engine is stopping, dead or stuck.
         """
-        ticket = Ticket(
-            request=request,
-            variant=request.size.variant,
-            prompt_tokens=len(request.prompt_ids),
-            max_tokens=request.sampling.max_tokens,
-            samples=request.samples,
-            prompt_ids=request.prompt_ids,
-            on_piece=on_piece,
-            arrived_s=time.monotonic(),
-        )
+        ticket = Ticket.of(request, on_piece, time.monotonic())
         self._ledger.check_size(ticket)
         self._enter(ticket)
         return ticket.future
@@ -161,6 +154,7 @@ class Engine:
                 step_age_s=self._step_age_s(),
                 stuck=self._is_stuck(),
                 draining=self._is_draining or self._is_leaving,
+                pressure=self._ledger.pressure,
             )
 
     def load(self) -> Load:

@@ -48,6 +48,11 @@ class Ledger:
         """Requests that hold pages; one that another thread has ended does until the step is over."""
         return len({run.job for run in self._scheduler.running})
 
+    @property
+    def pressure(self) -> float:
+        """How far down the way to its floor whoever allows it is sent, from 0 to 1."""
+        return self._scheduler.pressure
+
     def load(self) -> Load:
         """All that is left to run."""
         return self._scheduler.load
@@ -68,10 +73,10 @@ class Ledger:
                 f"prompt and answers may take {ticket.waiting_tokens} tokens, more than the "
                 f"{self._limits.max_queued_tokens} that may wait in this service"
             )
-        if not self._model.fits(ticket.variant, ticket.sequence_tokens):
+        if not self._model.fits(ticket.variants[0], ticket.sequence_tokens):
             raise RequestError(
                 f"prompt and answer may take {ticket.sequence_tokens} tokens, more than the KV cache of this service "
-                f"holds for {ticket.request.size.id}"
+                f"holds for {ticket.request.sizes[0].id}"
             )
 
     def refusal(self, tokens: int) -> OverloadedError | None:
@@ -110,8 +115,11 @@ class Ledger:
 
     def plan(self) -> tuple[list[Share[Ticket]], list[Ending]]:
         """The next step. Whoever cancelled at the very moment of its start is weeded next time."""
-        step = self._scheduler.plan()
         now_s = time.monotonic()
+        for run in self._scheduler.running:
+            if run.job.is_resizable:
+                run.job.keep_pace(now_s)
+        step = self._scheduler.plan()
         for ticket in dict.fromkeys(share.run.job for share in step.shares):
             if ticket.claim() and ticket.started_s is None:
                 ticket.started_s = now_s

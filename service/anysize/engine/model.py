@@ -107,7 +107,9 @@ class Model:
         """Whether a second prompt like one of so many tokens would find it known once it has been run."""
         return self._cache is not None and prompt_tokens > self._pool.page_tokens
 
-    def reserve(self, variant: Variant, tokens: int, prompt_ids: abc.Sequence[int] = ()) -> Sequence | None:
+    def reserve(
+        self, variant: Variant, tokens: int, prompt_ids: abc.Sequence[int] = (), *, keeps_answer: bool = False
+    ) -> Sequence | None:
         """Make room for one request.
 
         Args:
@@ -115,6 +117,8 @@ class Model:
             tokens: the most that it can need, prompt and answer together.
             prompt_ids: the first of these tokens. What is known of them need not be run: `length` of the sequence and
                 its `border` say how much that is. Without them nothing is known, and nothing is kept.
+            keeps_answer: whether hidden states are kept of all tokens and not of these alone, so that another size can
+                go on with the answer.
 
         Returns:
             Its place, which nobody else can take until it is released; None if there are not enough free pages now.
@@ -126,8 +130,39 @@ class Model:
         if sequence is None:
             self._cache.give_up(lease)
         else:
-            self._cache.make_states(lease)
+            self._cache.make_states(lease, sequence.capacity if keeps_answer else len(prompt_ids))
         return sequence
+
+    def move(self, sequence: Sequence, variant: Variant, tokens: int, token_ids: abc.Sequence[int]) -> Sequence | None:
+        """Make room for the same request on another size, in place of the room that it has.
+
+        What the other size has in common with the present one, below the first position at which they differ, is known
+        to it; so are the hidden states there, if the sequence was reserved with `keeps_answer`.
+
+        Args:
+            sequence: of the request. It is released, even if this raises, unless None is returned.
+            variant: the size to go on with.
+            tokens: as for `reserve`.
+            token_ids: all that the request has so far. Those that are not known are to be run again.
+
+        Returns:
+            The new place; where the pages of a smaller size turn out not to be enough, because others hold some of the
+            present ones, one on the size as before. None if there are not enough pages for a larger size now.
+        """
+        try:
+            place = self.reserve(variant, tokens, token_ids, keeps_answer=True)
+        except Exception:
+            self.release(sequence)
+            raise
+        if place is None and self._pages(variant, tokens) > self._pages(sequence.variant, tokens):
+            return None
+        self.release(sequence)
+        if place is None:
+            place = self.reserve(variant, tokens, token_ids, keeps_answer=True) or self.reserve(
+                sequence.variant, tokens, token_ids, keeps_answer=True
+            )
+        assert place is not None, "what has just been released is there"
+        return place
 
     def release(self, sequence: Sequence) -> None:
         """Give back the pages of a sequence, which is of no more use. Once for each."""

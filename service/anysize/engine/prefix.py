@@ -128,20 +128,21 @@ class PrefixCache:
             self._pool.give_back(runs_of(evicted))
             free += len(evicted)
 
-    def make_states(self, lease: Lease) -> None:
-        """Give a sequence pages for the hidden states of its prompt that are not kept yet, as far as there are any."""
-        hit, choice = lease.hit, lease.variant.choice
+    def make_states(self, lease: Lease, tokens: int) -> None:
+        """Give a sequence pages for those hidden states of its first tokens that are not kept yet, if there are any."""
+        hit, choice, pages = lease.hit, lease.variant.choice, tokens // self._pool.page_tokens
         for position in self._forks(lease.variant):
-            lease.state_pages[position] = [-1] * len(lease.digests)
+            lease.state_pages[position] = [-1] * pages
         for number, kept in enumerate(lease.held_states):
             lease.state_pages[hit.entry][hit.whole + number] = kept.pages[0]
-        for page in range(hit.whole, len(lease.digests)):
-            for position, pages in lease.state_pages.items():
-                if position <= lease.entry(page) or Key(lease.digests[page], choice[:position]) in self._state_shelf:
+        for page in range(hit.whole, pages):
+            for position, states in lease.state_pages.items():
+                is_kept = page < len(lease.digests) and Key(lease.digests[page], choice[:position]) in self._state_shelf
+                if is_kept or position <= lease.entry(page):
                     continue
                 if (taken := self._take_state_page()) is None:
                     return
-                pages[page] = taken
+                states[page] = taken
                 lease.own_state_pages.add(taken)
 
     def ran(self, lease: Lease, token_ids: Sequence[int], pages_at: Callable[[int], list[int]]) -> None:

@@ -5,6 +5,7 @@ from threading import Event
 from typing import Literal
 
 from anysize.engine.grammar import Grammar
+from anysize.engine.pace import Pace
 from anysize.family.family import Size
 
 FinishReason = Literal["stop", "length", "cancelled"]
@@ -44,10 +45,13 @@ class GenerationRequest:
     Attributes:
         id: made by the service.
         prompt_ids: at least one token.
-        size: the variant that answers.
+        size: the variant that answers, unless the load or the times of the answer speak against it.
         sampling: see there.
         samples: how many answers; number k of a seeded request is the answer that `seed + k` gives alone.
         grammar: that each answer must follow, if any.
+        allowed: sizes that may answer, smallest first, `size` among them; where none are named, `size` alone.
+        is_resizable: whether the answer may change between them once it is under way; it is then the only one.
+        pace: what a resizable answer changes size for, besides the load.
         cancelled: set by whoever no longer wants the answer; looked at between steps.
     """
 
@@ -57,7 +61,19 @@ class GenerationRequest:
     sampling: Sampling
     samples: int = 1
     grammar: Grammar | None = None
+    allowed: tuple[Size, ...] = ()
+    is_resizable: bool = False
+    pace: Pace = field(default_factory=Pace)
     cancelled: Event = field(default_factory=Event)
+
+    def __post_init__(self) -> None:
+        assert self.size in self.sizes, "the wanted size is not among those that may answer"
+        assert self.samples == 1 or not self.is_resizable, "one answer of several cannot change its size"
+
+    @property
+    def sizes(self) -> tuple[Size, ...]:
+        """That may answer, smallest first; at least one."""
+        return self.allowed or (self.size,)
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,6 +131,19 @@ class Timing:
     total_ms: float
 
 
+@dataclass(frozen=True, slots=True)
+class Span:
+    """A part of an answer that one size has generated.
+
+    Attributes:
+        size: which.
+        tokens: how many, the end token not among them.
+    """
+
+    size: Size
+    tokens: int
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Choice:
     """One answer.
@@ -124,12 +153,14 @@ class Choice:
         token_ids: without the end token that ended it.
         finish_reason: why it ended.
         picks: the tokens with their logprobs; empty where the request asks for none.
+        spans: the sizes that generated it, in order; none where it has no token.
     """
 
     text: str
     token_ids: list[int]
     finish_reason: FinishReason
     picks: tuple[Pick, ...] = ()
+    spans: tuple[Span, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -139,6 +170,7 @@ class Completion:
     Attributes:
         choices: its answers, at least one.
         timing: of the whole request.
+        size: that the first answer ended on.
         cached_tokens: of the prompt, that were known from requests before and not computed.
         resumed_tokens: of the prompt, that were known up to some layer from requests of other sizes, and computed from
             there on.
@@ -146,6 +178,7 @@ class Completion:
 
     choices: tuple[Choice, ...]
     timing: Timing
+    size: Size
     cached_tokens: int = 0
     resumed_tokens: int = 0
 

@@ -3,6 +3,9 @@
 First come, first started, and a started request is never set aside: its pages are reserved for its prompt and its
 longest possible answer, so it needs nothing from anybody to come to its end. Each step runs one token of every request
 that decodes, and what is left of the step's token limit goes to prompts, oldest first and in chunks.
+
+Who allows several sizes is started on the one that the pressure leaves, or the largest below it that has pages. Who
+allows that too is moved on to another size between two tokens: what the new size has not stored is run like a prompt.
 """
 
 import logging
@@ -12,6 +15,8 @@ from typing import Any, Generic, Protocol
 
 from anysize.engine.job import JobT, Run, Share, Step
 from anysize.engine.limits import Limits
+from anysize.engine.pace import LEAST_TOKENS
+from anysize.engine.pressure import Pressure
 from anysize.engine.workload import Load, Underway
 from anysize.family.variant import Variant
 
@@ -22,9 +27,13 @@ class Place(Protocol):
     """A sequence as the scheduler sees it.
 
     Attributes:
+        variant: the size that it runs on.
         length: tokens that are stored; those of a prompt that is known already are from the start.
         border: no share of a step may lead from before it to behind it.
     """
+
+    @property
+    def variant(self) -> Variant: ...  # noqa: D102
 
     @property
     def length(self) -> int: ...  # noqa: D102
@@ -40,8 +49,21 @@ class Pages(Protocol):
         """Whether a second prompt like one of so many tokens would find it known once it has been run."""
         ...
 
-    def reserve(self, variant: Variant, tokens: int, prompt_ids: Sequence[int] = ()) -> Any | None:
-        """A `Place` for a sequence of at most `tokens` tokens that begins so; None if pages are short now."""
+    def reserve(
+        self, variant: Variant, tokens: int, prompt_ids: Sequence[int] = (), *, keeps_answer: bool = False
+    ) -> Any | None:
+        """A `Place` for a sequence of at most `tokens` tokens that begins so; None if pages are short now.
+
+        With `keeps_answer` it is of use to other sizes as a whole, and not its prompt alone.
+        """
+        ...
+
+    def move(self, sequence: Any, variant: Variant, tokens: int, token_ids: Sequence[int]) -> Any | None:
+        """A `Place` for the same tokens on another size, in place of one that is there.
+
+        If pages are short it may be one on the same size as before; None leaves everything as it was. Otherwise, and if
+        this raises, the one that was there is released.
+        """
         ...
 
     def release(self, sequence: Any) -> None:
@@ -61,6 +83,7 @@ class Scheduler(Generic[JobT]):
         assert limits.max_running_requests < limits.max_step_tokens, "a full batch must leave a prompt room to move"
         self._limits = limits
         self._pages = pages
+        self._pressure = Pressure(limits)
         # A job whose first answers run while others wait stands at the head until the last has been started.
         self._queue: deque[JobT] = deque()
         self._queued_tokens = 0
@@ -87,10 +110,15 @@ class Scheduler(Generic[JobT]):
         return list(self._running)
 
     @property
+    def pressure(self) -> float:
+        """How far down the way to its floor whoever allows it is sent, from 0 to 1."""
+        return self._pressure.level
+
+    @property
     def load(self) -> Load:
         """All that is left to run."""
         waiting = (
-            Underway(job.variant, job.prompt_tokens, 0, job.max_tokens)
+            Underway(job.variants[self._pressure.pick(job.top)], job.prompt_tokens, 0, job.max_tokens)
             for job in self._queue
             for _ in range(job.samples - job.started)
         )
@@ -113,10 +141,13 @@ class Scheduler(Generic[JobT]):
         assert self.has_room(job.waiting_tokens)
         self._queue.append(job)
         self._queued_tokens += job.waiting_tokens
+        self._observe()
 
     def plan(self) -> Step[JobT]:
-        """The next step; starts runs where there is room."""
-        step = Step([Share(run, 1) for run in self._running if run.decodes])
+        """The next step; starts runs where there is room, and moves one that runs to another size."""
+        self._observe()
+        lost = self._resize()
+        step = Step([Share(run, 1) for run in self._running if run.decodes], lost)
         budget = self._limits.max_step_tokens - len(step.shares)
         for run in self._running:
             if not run.decodes and budget > 0:
@@ -155,7 +186,7 @@ class Scheduler(Generic[JobT]):
         return [job for job in self.waiting if job.deadline_s <= now_s]
 
     def _chunk(self, run: Run[JobT], budget: int) -> Share[JobT]:
-        border = run.border if run.ran_tokens < run.border else run.job.prompt_tokens
+        border = run.border if run.ran_tokens < run.border else run.given_tokens
         return Share(run, min(border - run.ran_tokens, self._limits.prefill_chunk_tokens, budget))
 
     def _start(self, step: Step[JobT]) -> Run[JobT] | None:
@@ -165,7 +196,7 @@ class Scheduler(Generic[JobT]):
             if job.started and self._waits_for_its_prompt(job):
                 return None
             try:
-                sequence = self._pages.reserve(job.variant, job.sequence_tokens, job.prompt_ids)
+                sequence = self._place(job)
             except Exception:
                 logger.exception("reserving pages failed")
                 self.drop(job)
@@ -174,10 +205,12 @@ class Scheduler(Generic[JobT]):
                 continue
             if sequence is None:
                 return None
-            run = Run(job, job.started, sequence, sequence.length, sequence.border)
+            run = Run(job, job.started, sequence.variant, sequence, job.prompt_tokens, sequence.length, sequence.border)
             if not job.started:
                 job.cached_tokens = sequence.length
                 job.resumed_tokens = max(0, sequence.border - sequence.length)
+                if not job.is_resizable:
+                    job.variants, job.top = (run.variant,), 0
             job.started += 1
             self._queued_tokens -= job.sequence_tokens
             if job.started == job.samples:
@@ -185,6 +218,45 @@ class Scheduler(Generic[JobT]):
             self._running.append(run)
             return run
         return None
+
+    def _place(self, job: JobT) -> Any | None:
+        """Room for an answer on the size that the pressure leaves it, or below where pages are short."""
+        for variant in reversed(job.variants[: self._pressure.pick(job.top) + 1]):
+            sequence = self._pages.reserve(variant, job.sequence_tokens, job.prompt_ids, keeps_answer=job.is_resizable)
+            if sequence is not None:
+                return sequence
+        return None
+
+    def _observe(self) -> None:
+        self._pressure.observe(
+            running=len(self._running), waiting=self.waiting_count, waiting_tokens=self._queued_tokens
+        )
+
+    def _resize(self) -> list[JobT]:
+        """Move the run that has longest been on a size that is no longer its own; jobs that are lost thereby."""
+        due = [
+            run
+            for run in self._running
+            if run.job.is_resizable
+            and run.tokens_on_size >= LEAST_TOKENS
+            and run.variant != run.job.variants[self._pressure.pick(run.job.top)]
+        ]
+        if not due:
+            return []
+        run = max(due, key=lambda run: run.tokens_on_size)
+        job, token_ids = run.job, run.job.token_ids(run.sample)
+        wanted = job.variants[self._pressure.pick(job.top)]
+        try:
+            sequence = self._pages.move(run.sequence, wanted, job.sequence_tokens, token_ids)
+        except Exception:
+            logger.exception("moving a request to another size failed")
+            self._running.remove(run)
+            self.drop(job)
+            return [job]
+        if sequence is not None:
+            run.variant, run.sequence, run.given_tokens = sequence.variant, sequence, len(token_ids)
+            run.ran_tokens, run.border = sequence.length, sequence.border
+        return []
 
     def _waits_for_its_prompt(self, job: JobT) -> bool:
         """Whether the next answer to a job had better wait until one before has run the prompt, and made it known."""

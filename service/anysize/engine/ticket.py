@@ -3,11 +3,15 @@
 from collections.abc import Callable
 from concurrent.futures import Future
 from dataclasses import dataclass, field
+from typing import Self
 
 from anysize.engine.answer import Answer
 from anysize.engine.job import Job
+from anysize.engine.pace import LEAST_TOKENS
 from anysize.engine.request import Choice, Completion, GenerationRequest, Piece, Timing
 from anysize.errors import AnysizeError
+from anysize.family.family import Size
+from anysize.family.variant import Variant
 
 OnPiece = Callable[[Piece], None]
 
@@ -35,6 +39,22 @@ class Ticket(Job):
     is_over: bool = field(default=False, init=False)
     _is_claimed: bool | None = field(default=None, init=False)  # None before it is tried, which is once
 
+    @classmethod
+    def of(cls, request: GenerationRequest, on_piece: OnPiece | None, arrived_s: float) -> Self:
+        """For a request that has just come."""
+        return cls(
+            request=request,
+            variants=tuple(size.variant for size in request.sizes),
+            top=request.sizes.index(request.size),
+            prompt_tokens=len(request.prompt_ids),
+            max_tokens=request.sampling.max_tokens,
+            samples=request.samples,
+            prompt_ids=request.prompt_ids,
+            is_resizable=request.is_resizable,
+            on_piece=on_piece,
+            arrived_s=arrived_s,
+        )
+
     @property
     def is_unwanted(self) -> bool:
         """Whether nobody waits for the answer any more."""
@@ -44,6 +64,33 @@ class Ticket(Job):
     def is_answered(self) -> bool:
         """Whether each of its answers is over."""
         return len(self.answers) == self.samples and all(answer.is_over for answer in self.answers.values())
+
+    def size_of(self, variant: Variant) -> Size:
+        """The size of one of its variants."""
+        return next(size for size in self.request.sizes if size.variant == variant)
+
+    def token_ids(self, sample: int) -> list[int]:
+        """The prompt, and what has been generated of one of the answers."""
+        answer = self.answers.get(sample)
+        return [*self.prompt_ids, *answer.token_ids] if answer and answer.token_ids else self.request.prompt_ids
+
+    def keep_pace(self, now_s: float) -> None:
+        """Ask for a smaller size, or for a larger one again, where the times of the first answer speak for it."""
+        answer = self.answers.get(0)
+        if answer is None or answer.is_over or answer.tokens_on_size < LEAST_TOKENS:
+            return
+        assert answer.first_s is not None
+        assert answer.last_s is not None
+        assert answer.size_since_s is not None
+        tokens = len(answer.token_ids)
+        turn = self.request.pace.turn(
+            mean_ms=1e3 * (answer.last_s - answer.first_s) / (tokens - 1),
+            recent_ms=1e3 * (answer.last_s - answer.size_since_s) / (answer.tokens_on_size - 1),
+            elapsed_ms=1e3 * (now_s - self.arrived_s),
+            tokens=tokens,
+            left=self.max_tokens - tokens,
+        )
+        self.top = min(max(self.top + turn, 0), len(self.variants) - 1)
 
     def claim(self) -> bool:
         """Take the future, which cannot be cancelled from then on; False if that has already happened."""
@@ -68,6 +115,7 @@ class Ticket(Job):
         return Completion(
             choices=tuple(choices),
             timing=self._timing(now_s),
+            size=first.size if (first := self.answers.get(0)) else self.request.size,
             cached_tokens=self.cached_tokens,
             resumed_tokens=self.resumed_tokens,
         )

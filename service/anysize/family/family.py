@@ -48,6 +48,23 @@ class Size:
         return self.variant.id
 
 
+@dataclass(frozen=True, slots=True)
+class Quality:
+    """How good a size was found to be, with weights of the kind that are in memory.
+
+    Attributes:
+        perplexity: exp of the mean negative log-likelihood of a token.
+        kl: mean KL(teacher || size) of a token, in nats, where it was measured.
+        dataset: name of the text.
+        dataset_sha256: of its bytes.
+    """
+
+    perplexity: float
+    kl: float | None
+    dataset: str
+    dataset_sha256: str
+
+
 class Family:
     """What is served. Safe to use from several threads: nothing in it changes after it is made.
 
@@ -58,6 +75,7 @@ class Family:
         patch_order: gives the ladder where none is named.
         ladder: ids of the served variants.
         manifest: of the folder the family came from, if it did.
+        quantization: what the bank's weights were rounded to, if anything.
     """
 
     def __init__(
@@ -69,11 +87,13 @@ class Family:
         patch_order: PatchOrder = "last_to_first",
         ladder: Iterable[str] | None = None,
         manifest: Manifest | None = None,
+        quantization: Quantization | None = None,
     ) -> None:
         self.name = name
         self.bank = bank
         self.tokenizer = tokenizer
         self.manifest = manifest
+        self._quantization = quantization
         # Bounded, because ids come from requests.
         self.size = lru_cache(maxsize=_MAX_REMEMBERED)(self._size)
         self._teacher_parameters = footprint_of(bank, Variant.teacher(self.positions)).parameters
@@ -112,6 +132,7 @@ class Family:
             patch_order=manifest.patch_order,
             ladder=manifest.ladder,
             manifest=manifest,
+            quantization=quantization,
         )
 
     @classmethod
@@ -168,6 +189,18 @@ class Family:
         except VariantError as error:
             some = ", ".join(size.id for size in self.ladder[:4])
             raise VariantError(f"{error}; among those that are served are {some}") from error
+
+    def quality(self, variant: Variant) -> Quality | None:
+        """The measured quality of a variant, where the family's folder says it for weights of this kind."""
+        for measured in self.manifest.measurements if self.manifest else ():
+            if measured.variant != variant.id:
+                continue
+            text = (measured.dataset, measured.dataset_sha256)
+            if self._quantization is None:
+                return Quality(measured.perplexity, measured.kl, *text)
+            if measured.perplexity_int8 is not None:
+                return Quality(measured.perplexity_int8, None, *text)
+        return None
 
     def assemble(self, variant: Variant) -> PreTrainedModel:
         """The runnable model of a variant, sharing every tensor with the bank."""

@@ -1,4 +1,4 @@
-"""A budget: upper bounds on a size and on its times. The largest served size inside all of them answers."""
+"""A budget: bounds on a size and on its times. The largest served size inside all of them answers."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -9,10 +9,12 @@ from anysize.family.family import Family, Size
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Budget:
-    """Upper bounds; those that are None do not bind.
+    """Bounds, all of them upper ones but `min_parameters`; those that are None do not bind.
 
     Attributes:
         parameters: inference parameters.
+        min_parameters: inference parameters that the size has at least; whoever names them may be given any size from
+            there on while many want answers.
         fraction: inference parameters over the teacher's, in (0, 1].
         memory_bytes: bytes of the distinct tensors of the size.
         ttft_ms: time to first token.
@@ -23,6 +25,7 @@ class Budget:
     """
 
     parameters: int | None = None
+    min_parameters: int | None = None
     fraction: float | None = None
     memory_bytes: int | None = None
     ttft_ms: float | None = None
@@ -44,6 +47,7 @@ class Budget:
         """Whether a size is inside every bound but those of time."""
         return (
             (self.parameters is None or size.footprint.parameters <= self.parameters)
+            and (self.min_parameters is None or size.footprint.parameters >= self.min_parameters)
             and (self.fraction is None or size.fraction <= self.fraction)
             and (self.memory_bytes is None or size.footprint.bytes <= self.memory_bytes)
         )
@@ -62,9 +66,15 @@ def admitted(ladder: Sequence[Size], budget: Budget) -> list[Size]:
         budget: the bounds.
 
     Raises:
-        BudgetError: even the smallest size is outside; the message names it.
+        BudgetError: no size is inside; the message names the smallest, or all of them where there is a lower bound.
     """
     inside = [size for size in ladder if budget.admits(size)]
+    if not inside and budget.min_parameters is not None:
+        sizes = ", ".join(f"{size.id!r} {size.footprint.parameters}" for size in ladder)
+        raise BudgetError(
+            f"no served size has at least min_parameters {budget.min_parameters} and is inside the other bounds; "
+            f"sizes by their parameters: {sizes}"
+        )
     if not inside:
         smallest = ladder[0]
         raise BudgetError(

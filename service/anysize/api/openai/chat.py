@@ -147,6 +147,7 @@ async def chat(
         budget=budget,
         variant=variant,
         samples=body.samples,
+        resize=bool(body.resize),
         encode=partial(_encoded, body, service),
     )
     prepared = await prepare(service, wanted)

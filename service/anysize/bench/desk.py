@@ -1,0 +1,79 @@
+"""An engine with a planner, as a service puts them together, asked without HTTP."""
+
+from collections.abc import Iterator, Sequence
+from concurrent.futures import Future
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+from anysize.engine.engine import Engine, StepReport
+from anysize.engine.limits import Limits
+from anysize.engine.model import Model
+from anysize.engine.request import Completion, GenerationRequest, Sampling
+from anysize.family.family import Family, Size
+from anysize.settings import Settings
+from anysize.sizing.budget import Budget, admitted
+from anysize.sizing.calibration import Calibration
+from anysize.sizing.load import Ask
+from anysize.sizing.planner import Planner
+
+
+@dataclass(frozen=True, slots=True)
+class Desk:
+    """Where benchmarks hand requests in.
+
+    Attributes:
+        family: what is served.
+        engine: that runs.
+        planner: that it teaches.
+    """
+
+    family: Family
+    engine: Engine
+    planner: Planner
+
+    def budgeted(self, prompt_ids: Sequence[int], max_tokens: int, budget: Budget) -> "Future[Completion]":
+        """The size that the budget gives; where it has a floor, a smaller one under load.
+
+        Raises:
+            OverloadedError: the queue is full.
+        """
+        ask = Ask(len(prompt_ids), max_tokens)
+        promise = self.planner.promise(self.family.ladder, budget, ask, self.engine.load())
+        sizes = admitted(self.family.ladder, budget)
+        allowed = sizes[: sizes.index(promise.size) + 1] if budget.min_parameters is not None else [promise.size]
+        return self.fixed(prompt_ids, max_tokens, promise.size, tuple(allowed))
+
+    def fixed(
+        self, prompt_ids: Sequence[int], max_tokens: int, size: Size, allowed: tuple[Size, ...] = ()
+    ) -> "Future[Completion]":
+        """One size, or any of those that are allowed instead.
+
+        Raises:
+            OverloadedError: the queue is full.
+        """
+        return self.engine.submit(
+            GenerationRequest(
+                id="bench",
+                prompt_ids=list(prompt_ids),
+                size=size,
+                sampling=Sampling(max_tokens=max_tokens),
+                allowed=allowed,
+            )
+        )
+
+
+@contextmanager
+def desk(family: Family, model: Model, settings: Settings, calibration: Calibration) -> Iterator[Desk]:
+    """Run an engine; it ends with everything that is still under way."""
+    limits = Limits.of(settings)
+    planner = Planner(calibration.model(), limits, margin=calibration.margin)
+
+    def learn(report: StepReport) -> None:
+        planner.saw(report.rows, 1e3 * report.whole_s)
+
+    engine = Engine(family, model, limits, queue_timeout_s=settings.queue_timeout_s, on_step=learn)
+    engine.start()
+    try:
+        yield Desk(family, engine, planner)
+    finally:
+        engine.stop(within_s=0)
