@@ -1,5 +1,6 @@
 """An engine with a planner, as a service puts them together, asked without HTTP."""
 
+import time
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future
 from contextlib import contextmanager
@@ -38,6 +39,7 @@ class Desk:
             OverloadedError: the queue is full.
         """
         ask = Ask(len(prompt_ids), max_tokens)
+        self.planner.arrived(ask, time.monotonic())
         promise = self.planner.promise(self.family.ladder, budget, ask, self.engine.load())
         sizes = admitted(self.family.ladder, budget)
         allowed = sizes[: sizes.index(promise.size) + 1] if budget.min_parameters is not None else [promise.size]

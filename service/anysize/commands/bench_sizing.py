@@ -68,10 +68,10 @@ def bench_budgets(
 @bench_app.command("burst")
 def bench_burst(
     seconds: Annotated[float, typer.Option(min=1, max=3600, help="Of the trace, played three times.")] = 60.0,
-    quiet: Annotated[float, typer.Option(min=0.01, max=100, help="Rate over capacity, between bursts.")] = 0.3,
-    burst: Annotated[float, typer.Option(min=0.01, max=100, help="Rate over capacity, in a burst.")] = 1.5,
+    quiet: Annotated[float, typer.Option(min=0.01, max=100, help="Rate over capacity, between bursts.")] = 0.6,
+    burst: Annotated[float, typer.Option(min=0.01, max=100, help="Rate over capacity, in a burst.")] = 1.3,
     quiet_s: Annotated[float, typer.Option(min=0.1, max=3600, help="Seconds between bursts, on average.")] = 8.0,
-    burst_s: Annotated[float, typer.Option(min=0.1, max=3600, help="Seconds of a burst, on average.")] = 6.0,
+    burst_s: Annotated[float, typer.Option(min=0.1, max=3600, help="Seconds of a burst, on average.")] = 8.0,
     slack: Annotated[float, typer.Option(min=1, max=1000, help="Bounds over times of the largest size alone.")] = 3.0,
     seed: Annotated[int, typer.Option(min=0, help="Of the trace.")] = 1,
     family: FamilyOption = None,
@@ -80,7 +80,7 @@ def bench_burst(
 ) -> None:
     """Play bursts of requests on the largest size, the smallest, and sizes that follow the load (calibrate first).
 
-    Examples: `anysize bench burst` | `anysize bench burst --burst 3 --slack 4 --json`
+    Examples: `anysize bench burst` | `anysize bench burst --burst 2 --slack 4 --json`
     """
     from anysize.bench.burst import Law
     from anysize.bench.burst import bench_burst as measure

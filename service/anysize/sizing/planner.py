@@ -14,6 +14,7 @@ from anysize.sizing.budget import Budget, admitted
 from anysize.sizing.correction import Correction
 from anysize.sizing.latency import LatencyModel
 from anysize.sizing.load import Ask, Forecast, Outlook
+from anysize.sizing.traffic import Traffic, steady
 
 _MAX_RETRY_AFTER_S = 600
 
@@ -53,10 +54,19 @@ class Planner:
         self._limits = limits
         self._margin = margin
         self._correction = Correction(model)
+        self._traffic = Traffic()
 
     def saw(self, rows: Sequence[StepRow], measured_ms: float) -> None:
         """Learn from a step that the engine has run. See `Correction`."""
         self._correction.saw(rows, measured_ms)
+
+    def arrived(self, ask: Ask, now_s: float) -> None:
+        """Learn of a request that has come, whatever it asks for. See `Traffic`."""
+        self._traffic.arrived(ask, now_s)
+
+    def answered(self, *, tokens: int, most: int) -> None:
+        """Learn how many tokens an answer had, of those that it might have had."""
+        self._traffic.answered(tokens=tokens, most=most)
 
     def tpot_ms(self, variant: Variant, *, rows: int, stored: int) -> float:
         """The expected time between two tokens in a batch of so many rows of one size."""
@@ -64,6 +74,8 @@ class Planner:
 
     def promise(self, ladder: Sequence[Size], budget: Budget, ask: Ask, load: Load) -> Promise:
         """The largest size that keeps every bound beside a load; where none does, what the budget says.
+
+        It also has to be one that would keep them if everybody had it while requests come as they do at present.
 
         Args:
             ladder: the served sizes, smallest first.
@@ -79,7 +91,7 @@ class Planner:
         sizes = admitted(ladder, budget)
         correction = self._correction.factor
         now, idle = (self._forecasts(beside, ask, correction) for beside in (load, Load()))
-        if chosen := self._largest(sizes, budget, now):
+        if chosen := self._largest(self._lasting(sizes, budget, ask, correction), budget, now):
             return chosen
         if not budget.or_reject:
             return Promise(sizes[0], budget, now(sizes[0].variant), is_expected=False)
@@ -98,6 +110,17 @@ class Planner:
     def _forecasts(self, load: Load, ask: Ask, correction: float) -> Callable[[Variant], Forecast]:
         outlook = Outlook(self._model, self._limits, load)
         return lambda variant: outlook.forecast(variant, ask).times(correction)
+
+    def _lasting(self, sizes: Sequence[Size], budget: Budget, ask: Ask, correction: float) -> Sequence[Size]:
+        """The sizes that keep a budget in the present traffic for ever; the smallest where none does."""
+        flow = self._traffic.flow()
+        factor = correction * self._margin
+        ceiling_ms = max(ms for ms in (budget.ttft_ms, budget.tpot_ms, budget.total_ms) if ms is not None) / factor
+        for count in range(len(sizes), 1, -1):
+            times = steady(self._model, self._limits, sizes[count - 1].variant, ask, flow, ceiling_ms).times(factor)
+            if budget.holds(ttft_ms=times.ttft_ms, tpot_ms=times.tpot_ms, total_ms=times.total_ms):
+                return sizes[:count]
+        return sizes[:1]
 
     def _largest(
         self, sizes: Sequence[Size], budget: Budget, forecasts: Callable[[Variant], Forecast]
