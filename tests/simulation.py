@@ -1,7 +1,7 @@
 """A service without a model, on a clock of its own: the real scheduler and planner, and steps that take what is predicted."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 from anysize.bench.burst import Arrival, Bounds, Policy

@@ -128,7 +128,8 @@ def test_a_streamed_chat_is_the_plain_one_in_pieces(client: openai.OpenAI):
     options: Any = {"model": "tiny", "messages": MESSAGES, "max_tokens": 9, "temperature": 1.1, "seed": 5, "n": 2}
     plain = client.chat.completions.create(**options)
     chunks = list(client.chat.completions.create(**options, stream=True, stream_options={"include_usage": True}))
-    texts, reasons = ["", ""], [None, None]
+    texts: list[str] = ["", ""]
+    reasons: list[str | None] = [None, None]
     for chunk in chunks:
         for choice in chunk.choices:
             texts[choice.index] += choice.delta.content or ""
@@ -229,7 +230,7 @@ def test_langchain_invokes_and_streams(served: RunningService):
     model = ChatOpenAI(
         model="tiny@0.7",
         base_url=f"{served.url}/v1",
-        api_key="none",  # pyright: ignore[reportArgumentType]
+        api_key="none",
         temperature=0,
         max_tokens=8,  # pyright: ignore[reportCallIssue]
         max_retries=0,
