@@ -50,7 +50,7 @@ def check(service: RunningService, method: str, path: str, mode: GenerationMode,
     found = [one.ok() for one in schema.get_all_operations()]  # pyright: ignore[reportAttributeAccessIssue]
     assert {(one.method.upper(), one.path) for one in found} == set(OPERATIONS)
 
-    @hypothesis.settings(max_examples=examples, deadline=None, suppress_health_check=tuple(hypothesis.HealthCheck))
+    @hypothesis.settings(max_examples=examples, deadline=None, suppress_health_check=[*hypothesis.HealthCheck])  # pyright: ignore[reportArgumentType]
     @hypothesis.given(case=schema[path][method].as_strategy(generation_mode=mode))
     def every_answer_is_documented(case: schemathesis.Case) -> None:
         case.call_and_validate(checks=CHECKS)

@@ -184,12 +184,6 @@ class GenerateOut(BaseModel):
         choices = [_choice(request, index, choice, texts) for index, choice in enumerate(completion.choices)]
         several: dict[str, Any] = {"choices": choices} if len(choices) > 1 else {}
         promised: dict[str, Any] = {"budget_kept": promise.is_expected} if promise else {}
-        if request.is_resizable:
-            promised["sizes"] = [
-                SpanOut(variant=span.size.id, tokens=span.tokens) for span in completion.choices[0].spans
-            ]
-        elif completion.size is not request.size:
-            promised["wanted"] = request.size.id
         return cls(
             id=request.id,
             text=choices[0].text,
@@ -197,6 +191,7 @@ class GenerateOut(BaseModel):
             **_logprobs(request, completion.choices[0].picks, texts),
             **several,
             **promised,
+            **sizes_of(request, completion),
             variant=ChosenVariant.of(completion.size),
             usage=Usage(
                 prompt_tokens=prompt_tokens,
@@ -206,6 +201,13 @@ class GenerateOut(BaseModel):
             ),
             timing=TimingOut.of(completion.timing, promise),
         )
+
+
+def sizes_of(request: GenerationRequest, completion: Completion) -> dict[str, Any]:
+    """`wanted` or `sizes`, where another size than the wanted one has answered, or may have."""
+    if request.is_resizable:
+        return {"sizes": [SpanOut(variant=span.size.id, tokens=span.tokens) for span in completion.choices[0].spans]}
+    return {} if completion.size is request.size else {"wanted": request.size.id}
 
 
 def _promised(promise: Promise, timing: Timing) -> dict[str, Any]:

@@ -189,6 +189,8 @@ def _sizes(wanted: Wanted, service: ServiceState) -> list[Size]:
     budget = wanted.budget
     if budget is not None and wanted.variant is not None:
         raise RequestError("give either variant or a latency budget, not both; x-slo headers are such a budget")
+    if wanted.resize and wanted.variant is not None:
+        raise RequestError("resize needs several sizes: name no variant")
     if budget is not None and budget.is_timed and service.planner is None:
         raise CalibrationError(
             "this service cannot keep a latency budget, because it has not been calibrated on this machine: run "

@@ -1,16 +1,13 @@
 """From a request's text to token ids, within the family's limits. Users' text never becomes a control token."""
 
 import copy
-import re
 from collections.abc import Mapping, Sequence
 from threading import Lock
-from typing import Any, cast
+from typing import cast
 
 from anysize.api.schemas import GenerateIn
 from anysize.errors import RequestError
 from anysize.family.family import Family
-
-_NAMES_TOOLS = re.compile(r"\btools\b")
 
 
 class PromptEncoder:
@@ -31,13 +28,6 @@ class PromptEncoder:
         # read a user's text as control tokens. So it is a copy of its own, used by one thread at a time.
         self._tokenizer = copy.deepcopy(family.tokenizer)
         self._lock = Lock()
-
-    @property
-    def takes_tools(self) -> bool:
-        """Whether the chat template has a place for tools."""
-        template = self._tokenizer.chat_template
-        named = template if isinstance(template, dict) else {"default": template} if template else {}
-        return "tool_use" in named or any(_NAMES_TOOLS.search(text) for text in named.values())
 
     def encode(self, body: GenerateIn) -> list[int]:
         """Tokenise the prompt of a request, or its messages.
@@ -65,26 +55,22 @@ class PromptEncoder:
             ids = self._tokenizer(text, split_special_tokens=True).input_ids
         return _some(ids)
 
-    def messages(
-        self, messages: Sequence[Mapping[str, Any]], tools: Sequence[Mapping[str, Any]] | None = None
-    ) -> list[int]:
+    def messages(self, messages: Sequence[Mapping[str, str]]) -> list[int]:
         """Tokenise a conversation through the chat template of the artifact.
 
         Args:
-            messages: each with `role` and `content`, and whatever else the template knows.
-            tools: functions that the model may call, for a template that takes them.
+            messages: each with `role` and `content`.
 
         Raises:
             RequestError: too long, or not for this template.
         """
         if self._tokenizer.chat_template is None:
             raise RequestError(f"family {self._name} has no chat template; send a prompt instead of messages")
-        self.check_chars(sum(_chars(part) for message in messages for name, part in message.items() if name != "role"))
+        self.check_chars(sum(len(message["content"]) for message in messages))
         try:
             with self._lock:
                 ids = self._tokenizer.apply_chat_template(
                     [dict(message) for message in messages],
-                    tools=[dict(tool) for tool in tools] if tools else None,
                     add_generation_prompt=True,
                     return_dict=False,
                     # Marks control tokens in what users wrote before rendering, and reads those as plain text.
@@ -126,12 +112,3 @@ def _some(ids: list[int]) -> list[int]:
     if not ids:
         raise RequestError("the prompt has no tokens")
     return ids
-
-
-def _chars(value: Any) -> int:
-    """Characters in all texts of a JSON value."""
-    if isinstance(value, Mapping):
-        return sum(map(_chars, value.values()))
-    if isinstance(value, list):
-        return sum(map(_chars, value))
-    return len(value) if isinstance(value, str) else 0

@@ -24,9 +24,9 @@ class Answer:
     """
 
     def __init__(self, request: GenerationRequest, sample: int, family: Family, ends: frozenset[int]) -> None:
-        self.size = request.size
         self._constraint = request.grammar.begin() if request.grammar else None
         self.sampler = Sampler(request.sampling, request.prompt_ids, sample, self._constraint)
+        self.size = request.size
         self.token_ids: list[int] = []
         self.first_s: float | None = None
         self.last_s: float | None = None

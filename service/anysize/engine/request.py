@@ -48,10 +48,10 @@ class GenerationRequest:
         size: the variant that answers, unless the load or the times of the answer speak against it.
         sampling: see there.
         samples: how many answers; number k of a seeded request is the answer that `seed + k` gives alone.
+        grammar: that each answer must follow, if any.
         allowed: sizes that may answer, smallest first, `size` among them; where none are named, `size` alone.
         is_resizable: whether the answer may change between them once it is under way; it is then the only one.
         pace: what a resizable answer changes size for, besides the load.
-        grammar: that each answer must follow, if any.
         cancelled: set by whoever no longer wants the answer; looked at between steps.
     """
 
@@ -60,10 +60,10 @@ class GenerationRequest:
     size: Size
     sampling: Sampling
     samples: int = 1
+    grammar: Grammar | None = None
     allowed: tuple[Size, ...] = ()
     is_resizable: bool = False
     pace: Pace = field(default_factory=Pace)
-    grammar: Grammar | None = None
     cancelled: Event = field(default_factory=Event)
 
     def __post_init__(self) -> None:

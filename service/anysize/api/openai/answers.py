@@ -7,7 +7,7 @@ from typing import Any, Literal, Self
 
 from pydantic import BaseModel
 
-from anysize.api.answer import ChosenVariant, TimingOut
+from anysize.api.answer import ChosenVariant, SpanOut, TimingOut, sizes_of
 from anysize.api.answering import Prepared
 from anysize.api.openai.models import model_name
 from anysize.engine.request import Completion, FinishReason, Timing
@@ -45,11 +45,12 @@ class OpenAIUsage(BaseModel):
 
 
 class AnysizeOut(BaseModel):
-    """Which size answered, and how long it took; of several prompts the longest times."""
+    """Which size answered, as in `GenerateOut`, and how long it took; of several prompts the longest times."""
 
     variant: ChosenVariant
     timing: TimingOut
     wanted: str | None = None
+    sizes: list[SpanOut] | None = None
     budget_kept: bool | None = None
 
     @classmethod
@@ -57,9 +58,6 @@ class AnysizeOut(BaseModel):
         """Of an answer."""
         promise = prepared[0].promise
         promised: dict[str, Any] = {"budget_kept": promise.is_expected} if promise else {}
-        size, wanted = completions[0].size, prepared[0].request.size
-        if size is not wanted:
-            promised["wanted"] = wanted.id
         timings = [one.timing for one in completions]
         longest = Timing(
             queue_ms=max(one.queue_ms for one in timings),
@@ -67,7 +65,12 @@ class AnysizeOut(BaseModel):
             tpot_ms=max((one.tpot_ms for one in timings if one.tpot_ms is not None), default=None),
             total_ms=max(one.total_ms for one in timings),
         )
-        return cls(variant=ChosenVariant.of(size), timing=TimingOut.of(longest, promise), **promised)
+        return cls(
+            variant=ChosenVariant.of(completions[0].size),
+            timing=TimingOut.of(longest, promise),
+            **sizes_of(prepared[0].request, completions[0]),
+            **promised,
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,7 +79,7 @@ class Head:
 
     Attributes:
         id: of the answer.
-        model: the size that answers.
+        model: the size that answers; the family, where the load may have its say.
         created: Unix time in seconds.
     """
 
@@ -87,7 +90,9 @@ class Head:
     @classmethod
     def of(cls, id_: str, family: Family, prepared: Sequence[Prepared]) -> Self:
         """Of an answer that begins now."""
-        return cls(id_, model_name(family, prepared[0].request.size), int(time.time()))
+        request = prepared[0].request
+        name = model_name(family, request.size) if len(request.sizes) == 1 else family.name
+        return cls(id_, name, int(time.time()))
 
     def fields(self) -> dict[str, Any]:
         """As they are in JSON."""

@@ -26,7 +26,6 @@ from anysize.api.openai.models import named
 from anysize.api.openai.routes import DONE, ERRORS, EVENTS, ErrorEvents, joined
 from anysize.api.state import Service, ServiceState
 from anysize.engine.request import Completion, Pick, Piece
-from anysize.errors import RequestError
 
 router = APIRouter()
 
@@ -147,6 +146,7 @@ async def chat(
         budget=budget,
         variant=variant,
         samples=body.samples,
+        resize=bool(body.resize),
         encode=partial(_encoded, body, service),
     )
     prepared = await prepare(service, wanted)
@@ -230,8 +230,6 @@ def _encoded(body: ChatIn, service: ServiceState) -> Encoded:
     encoder = service.encoder
     if body.longest is not None:
         encoder.check_tokens(body.longest, body.samples)
-    if body.tools and body.tool_choice != "none":
-        raise RequestError("tools are not supported by this service", "tools")
     schema = body.schema_of_answer
     grammar = service.grammars.of_schema(schema, "response_format") if schema is not None else None
     ids = encoder.messages([_for_template(message) for message in body.messages])

@@ -19,77 +19,24 @@ class TextPart(OpenAIBody):
     text: _Text
 
 
-class CalledFunction(OpenAIBody):
-    """Which function, and its arguments as JSON."""
-
-    name: _Name
-    arguments: _Text
-
-
-class ToolCallIn(OpenAIBody):
-    """A call that an answer before has made."""
-
-    id: Annotated[str, Field(max_length=256)]
-    type: Literal["function"]
-    function: CalledFunction
-
-
 class ChatMessage(OpenAIBody):
     """One turn of a conversation."""
 
-    role: Literal["system", "developer", "user", "assistant", "tool"]
-    content: _Text | Annotated[list[TextPart], Field(max_length=1000)] | None = None
-    name: Annotated[str | None, Field(max_length=64)] = None
-    tool_calls: Annotated[list[ToolCallIn] | None, Field(max_length=128)] = None
-    tool_call_id: Annotated[str | None, Field(max_length=256)] = None
+    role: Literal["system", "developer", "user", "assistant"]
+    content: _Text | Annotated[list[TextPart], Field(max_length=1000)]
+    name: Annotated[str | None, NotSupported] = None
+    tool_calls: Annotated[list[Any] | None, NotSupported] = None
     refusal: Annotated[str | None, NotSupported] = None
     annotations: Annotated[list[Any] | None, NotSupported] = None
     audio: Annotated[dict[str, Any] | None, NotSupported] = None
     function_call: Annotated[dict[str, Any] | None, NotSupported] = None
-
-    @model_validator(mode="after")
-    def _says_something(self) -> Self:
-        if self.tool_calls and self.role != "assistant":
-            raise ValueError("only an assistant's message has tool_calls")
-        if self.content is None and not self.tool_calls:
-            raise ValueError("a message needs content")
-        return self
 
     @property
     def text(self) -> str:
         """The content as one text."""
         if isinstance(self.content, str):
             return self.content
-        return "\n".join(part.text for part in self.content or ())
-
-
-class Function(OpenAIBody):
-    """A function that the model may call."""
-
-    name: _Name
-    description: _Text | None = None
-    parameters: dict[str, Any] | None = Field(default=None, description="a JSON schema of its arguments")
-    strict: bool | None = None
-
-
-class Tool(OpenAIBody):
-    """A tool; there are none but functions."""
-
-    type: Literal["function"]
-    function: Function
-
-
-class NamedFunction(OpenAIBody):
-    """Which function."""
-
-    name: _Name
-
-
-class NamedTool(OpenAIBody):
-    """The tool that must be called."""
-
-    type: Literal["function"]
-    function: NamedFunction
+        return "\n".join(part.text for part in self.content)
 
 
 class PlainFormat(OpenAIBody):
@@ -124,8 +71,8 @@ class ChatIn(Options):
     logprobs: bool | None = None
     top_logprobs: int | None = Field(default=None, ge=0, le=20)
     response_format: Annotated[PlainFormat | SchemaFormat, Field(discriminator="type")] | None = None
-    tools: list[Tool] | None = Field(default=None, max_length=128)
-    tool_choice: Literal["none", "auto", "required"] | NamedTool | None = None
+    tools: Annotated[list[Any] | None, NotSupported, Field(description="not supported")] = None
+    tool_choice: Literal["none", "auto"] | None = None
     parallel_tool_calls: bool | None = None
     metadata: dict[str, str] | None = Field(default=None, description="taken, and not used")
     store: Literal[False] | None = None

@@ -136,6 +136,7 @@ async def completions(
         budget=budget,
         variant=variant,
         samples=body.samples,
+        resize=bool(body.resize),
         encode=partial(_encoded, body, service),
     )
     prepared = await prepare(service, wanted)

@@ -40,6 +40,7 @@ class Options(OpenAIBody):
 
     model: str = Field(max_length=1024, description="family's name, `NAME@FRACTION` or `NAME@VARIANT`")
     budget: BudgetIn | None = Field(default=None, description="as in POST /generate; not OpenAI's")
+    resize: bool | None = Field(default=None, description="as in POST /generate; not OpenAI's")
     max_tokens: int | None = Field(default=None, ge=1, le=1_000_000)
     temperature: float | None = Field(default=None, ge=0, le=100, description="1 by default; 0 takes the likeliest")
     top_p: float | None = Field(default=None, gt=0, le=1)
@@ -60,6 +61,8 @@ class Options(OpenAIBody):
     def _options_of_a_stream(self) -> Self:
         if self.stream_options is not None and not self.stream:
             raise ValueError("stream_options needs stream")
+        if self.resize and self.samples > 1:
+            raise ValueError("resize needs several sizes for one answer: leave out n")
         if self.budget is not None and self.budget.total_ms is not None and self.longest is None:
             raise ValueError("budget.total_ms needs max_tokens, because it bounds the whole answer")
         return self
