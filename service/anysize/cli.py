@@ -1,7 +1,7 @@
 """The command line: `anysize fetch | serve | variants | generate | export | calibrate | bench`."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
@@ -65,6 +65,10 @@ def serve(
     quantize: QuantizeOption = None,
     max_queued_requests: Annotated[int | None, typer.Option(help="Requests that may wait (64).")] = None,
     drain_s: Annotated[float | None, typer.Option(help="Seconds to finish requests after SIGTERM (30).")] = None,
+    log_format: Annotated[Literal["text", "json"] | None, typer.Option(help="Form of the log (text).")] = None,
+    log_level: Annotated[
+        Literal["debug", "info", "warning"] | None, typer.Option(help="How much the log tells (info).")
+    ] = None,
 ) -> None:
     """Serve a family over HTTP. Every setting has an environment variable; all of them are listed below.
 
@@ -82,8 +86,13 @@ def serve(
             quantize=quantize,
             max_queued_requests=max_queued_requests,
             drain_s=drain_s,
+            log_format=log_format,
+            log_level=log_level,
         )
-        say("loading torch and transformers")
+        from anysize.commands.logs import announcer, set_up_logs
+
+        set_up_logs(settings)
+        announcer(settings, say)("loading torch and transformers")
         from anysize.commands.serve import run_server
 
         run_server(settings, say=say)

@@ -70,6 +70,14 @@ class Settings(BaseSettings):
     stall_s: float = Field(default=60.0, gt=0, le=3600)
     """How long one step may take before `/health` says that the engine is stuck and every request gets an error."""
 
+    log_format: Literal["text", "json"] = "text"
+    """json writes one object a line. Each request is one line; none holds text of a prompt, an answer or a key."""
+    log_level: Literal["debug", "info", "warning"] = "info"
+    """debug adds the requests to `/health`, `/ready` and `/metrics`."""
+    otlp_endpoint: str | None = Field(default=None, pattern=r"^https?://[^/\s]+(/\S*)?$")
+    """Where to send OpenTelemetry traces over OTLP/HTTP, such as http://127.0.0.1:4318 (`pip install
+    'anysize[tracing]'`); nowhere by default."""
+
     @model_validator(mode="after")
     def _prompts_move(self) -> Self:
         if self.max_step_tokens <= self.max_running_requests:

@@ -1,12 +1,14 @@
 """Errors over HTTP: one shape, one table of codes."""
 
 import logging
+import traceback
 
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
 
+from anysize.api.record import REQUEST_ID
 from anysize.api.schemas import ErrorDetail, ErrorOut
 from anysize.errors import (
     AnysizeError,
@@ -100,8 +102,12 @@ async def _http(_request: Request, error: Exception) -> JSONResponse:
 
 
 async def _unexpected(request: Request, error: Exception) -> JSONResponse:
-    logger.error("%s %s failed", request.method, request.url.path, exc_info=error)
-    return error_response(500, "internal", "an unexpected error; the service log has the details")
+    # Neither the path nor the error's message: both may hold what the client wrote.
+    frames = "".join(traceback.format_tb(error.__traceback__))
+    request_id = request.scope.get(REQUEST_ID, "")
+    logger.error("request %s failed with %s\n%s", request_id, type(error).__qualname__, frames.rstrip())
+    headers = {REQUEST_ID: request_id} if request_id else None
+    return error_response(500, "internal", "an unexpected error; the service log has the details", headers=headers)
 
 
 def _sendable(text: str) -> str:

@@ -4,6 +4,7 @@ import asyncio
 import logging
 from collections.abc import Callable
 from concurrent.futures import Future
+from contextvars import copy_context
 
 from pydantic import BaseModel
 from starlette.responses import Response
@@ -67,7 +68,9 @@ class EventStream(Response):
         self._loop = asyncio.get_running_loop()
         self._stream = TextStream(self._wake)
         self._future = engine.submit(request, self._stream.push)
-        self._future.add_done_callback(lambda future: on_end(_outcome(future)))
+        # On the model thread, where the request that this is about would not be known.
+        context = copy_context()
+        self._future.add_done_callback(lambda future: context.run(on_end, _outcome(future)))
         self._future.add_done_callback(self._wake)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
