@@ -28,7 +28,7 @@ class Tracing:
     """Sends a span for each request, in the background.
 
     The client's `traceparent` makes it part of the client's trace, and says whether it is sampled; without one
-    `OTEL_TRACES_SAMPLER` does. Other variables of the OpenTelemetry SDK, such as `OTEL_EXPORTER_OTLP_HEADERS`, count too.
+    `OTEL_TRACES_SAMPLER` does. Other variables of the SDK, such as `OTEL_EXPORTER_OTLP_HEADERS`, count too.
 
     Args:
         endpoint: of a collector, such as `http://127.0.0.1:4318`; a path, where there is one, is taken as it is.
