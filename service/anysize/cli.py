@@ -12,8 +12,11 @@ from anysize.commands.options import (
     DTypeOption,
     FamilyOption,
     JsonOption,
+    PatchOrderOption,
     QuantizeOption,
     SizeOption,
+    StudentOption,
+    TeacherOption,
 )
 from anysize.commands.served import served_family, served_kernels
 from anysize.console import errors_for_people, print_json, say
@@ -56,6 +59,9 @@ def fetch(
 @app.command(epilog=settings_help())
 def serve(
     family: FamilyOption = None,
+    teacher: TeacherOption = None,
+    student: StudentOption = None,
+    patch_order: PatchOrderOption = None,
     host: Annotated[str | None, typer.Option(help="Address to listen on (127.0.0.1).")] = None,
     port: Annotated[int | None, typer.Option(help="Port to listen on (8000).")] = None,
     device: DeviceOption = None,
@@ -73,10 +79,14 @@ def serve(
     """Serve a family over HTTP. Every setting has an environment variable; all of them are listed below.
 
     Examples: `anysize serve` | `anysize serve --family runs/tiny/family --port 9000 --dtype bfloat16`
+    | `anysize serve --teacher Qwen/Qwen3-4B-Base --student Harvard-DCML/boomerang-qwen3-2.3B --dtype bfloat16`
     """
     with errors_for_people():
         settings = load_settings(
             family=family,
+            teacher=teacher,
+            student=student,
+            patch_order=patch_order,
             host=host,
             port=port,
             device=device,
@@ -101,6 +111,9 @@ def serve(
 @app.command()
 def variants(
     family: FamilyOption = None,
+    teacher: TeacherOption = None,
+    student: StudentOption = None,
+    patch_order: PatchOrderOption = None,
     device: DeviceOption = None,
     dtype: DTypeOption = None,
     quantize: QuantizeOption = None,
@@ -112,7 +125,8 @@ def variants(
     Examples: `anysize variants` | `anysize variants --json` | `anysize variants --plot sizes.png`
     """
     with errors_for_people():
-        settings = load_settings(family=family, device=device, dtype=dtype, quantize=quantize)
+        pair = {"teacher": teacher, "student": student, "patch_order": patch_order}
+        settings = load_settings(family=family, device=device, dtype=dtype, quantize=quantize, **pair)
         loaded = served_family(settings)
         from anysize.commands.variants import show_variants
 
@@ -128,6 +142,9 @@ def generate(
     temperature: Annotated[float, typer.Option(min=0.0, help="0 takes the likeliest token.")] = 0.0,
     seed: Annotated[int | None, typer.Option(min=0, help="Same seed, same text.")] = None,
     family: FamilyOption = None,
+    teacher: TeacherOption = None,
+    student: StudentOption = None,
+    patch_order: PatchOrderOption = None,
     device: DeviceOption = None,
     dtype: DTypeOption = None,
     as_json: JsonOption = False,
@@ -137,7 +154,8 @@ def generate(
     Examples: `anysize generate "The sea is" --size 0.7` | `anysize generate "Who are you?" --chat --size teacher`
     """
     with errors_for_people():
-        settings = load_settings(family=family, device=device, dtype=dtype)
+        pair = {"teacher": teacher, "student": student, "patch_order": patch_order}
+        settings = load_settings(family=family, device=device, dtype=dtype, **pair)
         loaded = served_family(settings)
         from anysize.commands.generate import generate_once
 

@@ -21,6 +21,7 @@ from anysize.engine.memory import default_kv_bytes
 from anysize.engine.model import Model
 from anysize.errors import CalibrationError, SettingsError
 from anysize.family.family import Family, builtin_folder
+from anysize.family.pair import Pair
 from anysize.settings import Settings
 from anysize.sizing.calibration import Calibration, Key, read_calibration
 
@@ -39,6 +40,10 @@ def load_family(settings: Settings, say: Callable[[str], None] = console.say) ->
     if settings.threads:
         torch.set_num_threads(settings.threads)
     device, dtype = settings.torch_device(), settings.torch_dtype()
+    if settings.teacher is not None and settings.student is not None:
+        pair = Pair.found(settings.teacher, settings.student, say)
+        say(f"checking and loading {pair.teacher} and {pair.student}")
+        return pair.load(dtype=dtype, device=device, patch_order=settings.patch_order, quantization=settings.quantize)
     folder = builtin_folder() if settings.family is None else settings.family
     say(f"checking and loading the weights of {folder.name}")
     return Family.load(folder, dtype=dtype, device=device, quantization=settings.quantize)
