@@ -154,7 +154,7 @@ def test_names_on_the_hub_bring_only_files_that_are_read(tmp_path: Path, monkeyp
     assert brought <= {".json", ".safetensors", ".jinja"}
     family = pair.load(dtype=torch.float32, device=CPU)
     assert family.name == "Qwen3-4B-Base"
-    assert [size.id for size in family.ladder][0] == "student"
+    assert family.ladder[0].id == "student"
 
 
 def test_a_hub_that_cannot_be_reached_is_one_line():
