@@ -1,4 +1,4 @@
-"""The command line: `anysize fetch | serve | variants | generate | export | calibrate | bench`."""
+"""The command line: `anysize fetch | serve | variants | generate | export | calibrate | bench | doctor`."""
 
 from pathlib import Path
 from typing import Annotated, Literal
@@ -228,3 +228,39 @@ def calibrate(
         from anysize.commands.calibrate import show_calibration
 
         show_calibration(settings, within_s=within_s, is_stored=report, plot=plot, as_json=as_json)
+
+
+@app.command()
+def doctor(
+    family: Annotated[Path | None, typer.Argument(help="Family folder; the built-in one by default.")] = None,
+    teacher: TeacherOption = None,
+    student: StudentOption = None,
+    host: Annotated[str | None, typer.Option(help="Address that is to be listened on.")] = None,
+    port: Annotated[int | None, typer.Option(help="Port that is to be listened on.")] = None,
+    device: DeviceOption = None,
+    dtype: DTypeOption = None,
+    compile_kernels: CompileOption = None,
+    quantize: QuantizeOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Say what keeps a service from running here, or from running well, and what to do. Exit code 1 if it cannot.
+
+    Examples: `anysize doctor` | `anysize doctor runs/mine/family --json`
+    """
+    with errors_for_people():
+        settings = load_settings(
+            family=family,
+            teacher=teacher,
+            student=student,
+            host=host,
+            port=port,
+            device=device,
+            dtype=dtype,
+            compile=compile_kernels,
+            quantize=quantize,
+        )
+        from anysize.commands.doctor import examine, show_checks
+
+        is_fine = show_checks(examine(settings), as_json=as_json)
+    if not is_fine:
+        raise typer.Exit(1)

@@ -48,7 +48,16 @@ class Pair:
             FetchError: there is no such folder, and no such model on the hub or no way to it.
             ArtifactError: a folder is no such checkpoint.
         """
-        folders = _folder("teacher", teacher, say), _folder("student", student, say)
+        return cls._of(teacher, student, lambda role, named: _folder(role, named, say))
+
+    @classmethod
+    def kept(cls, teacher: str, student: str) -> "Pair":
+        """Like `found`, of what is on this machine already."""
+        return cls._of(teacher, student, lambda role, named: _folder(role, named, None))
+
+    @classmethod
+    def _of(cls, teacher: str, student: str, folder_of: Callable[[str, str], Path]) -> "Pair":
+        folders = folder_of("teacher", teacher), folder_of("student", student)
         for role, folder in zip(("teacher", "student"), folders, strict=True):
             _check(role, folder)
         name = teacher.partition("@")[0] if not Path(teacher).is_dir() else str(folders[0].resolve())
@@ -88,16 +97,18 @@ def default_order(architecture: str) -> PatchOrder:
     return "first_to_last" if architecture in _FRONT_FIRST else "last_to_first"
 
 
-def _folder(role: str, named: str, say: Callable[[str], None]) -> Path:
+def _folder(role: str, named: str, say: Callable[[str], None] | None) -> Path:
+    """The folder of what is named; without `say` the network is left alone."""
     folder = Path(named).expanduser()
     if folder.is_dir():
         return folder
     if not _HUB_NAME.fullmatch(named):
         raise FetchError(f"the {role} {named!r} is no folder, and no name on the hub such as Qwen/Qwen3-4B-Base")
     repo, _, revision = named.partition("@")
-    say(f"there is no folder {named}; bringing it from the Hugging Face hub unless it is here already")
+    if say is not None:
+        say(f"there is no folder {named}; bringing it from the Hugging Face hub unless it is here already")
     try:
-        return hub_teacher(repo, revision or None, download=True)
+        return hub_teacher(repo, revision or None, download=say is not None)
     except FetchError as error:
         raise FetchError(
             f"the {role} {named!r} is no folder on this machine, and {error}. For models behind a licence run "

@@ -212,7 +212,7 @@ def _row_out(row: StepRow) -> RowOut:
 
 def _family_sha256(settings: Settings) -> str:
     if settings.teacher is not None and settings.student is not None:
-        return Pair.found(settings.teacher, settings.student, lambda _: None).shape_sha256()
+        return Pair.kept(settings.teacher, settings.student).shape_sha256()
     return sha256_of((settings.family or builtin_folder()) / MANIFEST)
 
 
