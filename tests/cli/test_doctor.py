@@ -110,7 +110,8 @@ def test_a_calibration_of_something_else_says_in_what_it_differs(family_folder: 
     path.with_name("0.json").write_text(json.dumps({"key": {**key.model_dump(), "torch": "1.0"}}))
     assert examined(str(family_folder), code=0)["calibration"]["found"] == "made for another torch"
     path.write_text("{}")
-    assert examined(str(family_folder), code=0)["calibration"]["outcome"] == "ok"
+    damaged = examined(str(family_folder), code=0)["calibration"]
+    assert (damaged["outcome"], damaged["found"]) == ("warn", f"{path} cannot be used")
 
 
 def test_a_package_out_of_range_is_seen(monkeypatch: pytest.MonkeyPatch):

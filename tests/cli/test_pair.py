@@ -39,7 +39,7 @@ def plain_answer(checkpoint: Path, tokens: int) -> list[int]:
     """What transformers' own `generate` makes of a checkpoint."""
     model = AutoModelForCausalLM.from_pretrained(checkpoint, dtype=torch.float32)
     ids = byte_tokenizer()(PROMPT, return_tensors="pt").input_ids
-    out = model.generate(ids, max_new_tokens=tokens, do_sample=False, eos_token_id=None, pad_token_id=0)
+    out = model.generate(ids, max_new_tokens=tokens, do_sample=False, eos_token_id=None, pad_token_id=0)  # pyright: ignore[reportAttributeAccessIssue]
     return out[0, ids.shape[1] :].tolist()
 
 

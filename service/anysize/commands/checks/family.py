@@ -4,6 +4,8 @@ import json
 from dataclasses import dataclass
 from pathlib import Path
 
+from pydantic import ValidationError
+
 from anysize.commands.checks.check import Check, tried
 from anysize.errors import ArtifactError, FetchError
 from anysize.family.artifact import check_files, teacher_folder
@@ -12,7 +14,7 @@ from anysize.family.manifest import read_manifest
 from anysize.family.pair import Pair
 from anysize.family.pretrained import checkpoint_fingerprint, weight_files
 from anysize.settings import Settings
-from anysize.sizing.calibration import Key
+from anysize.sizing.calibration import Calibration, Key
 
 _CALIBRATE = "run `anysize calibrate` with the options that serve gets; latency budgets need it"
 _AGAIN = "copy the family again from where it was made"
@@ -72,11 +74,19 @@ def _calibration(settings: Settings) -> Check:
         Key.of(settings, compiled=way) for way in ((True, False) if settings.compile is None else (settings.compile,))
     ]
     if kept := next((key.path for key in keys if key.path.is_file()), None):
-        return Check(name="calibration", outcome="ok", found=str(kept))
+        return _kept(kept)
     if stale := _differing(keys[0]):
         found = f"made for another {', '.join(stale)}"
         return Check(name="calibration", outcome="warn", found=found, advice=_CALIBRATE)
     return Check(name="calibration", outcome="warn", found="there is none for this machine", advice=_CALIBRATE)
+
+
+def _kept(path: Path) -> Check:
+    try:
+        Calibration.model_validate_json(path.read_bytes())
+    except (OSError, ValidationError):
+        return Check(name="calibration", outcome="warn", found=f"{path} cannot be used", advice=_CALIBRATE)
+    return Check(name="calibration", outcome="ok", found=str(path))
 
 
 def _differing(key: Key) -> list[str]:
