@@ -1,7 +1,7 @@
-"""The command line: `anysize fetch | serve | variants | generate | export | calibrate | bench`."""
+"""The command line: `anysize fetch | serve | variants | generate | export | calibrate | bench | doctor`."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
@@ -12,8 +12,11 @@ from anysize.commands.options import (
     DTypeOption,
     FamilyOption,
     JsonOption,
+    PatchOrderOption,
     QuantizeOption,
     SizeOption,
+    StudentOption,
+    TeacherOption,
 )
 from anysize.commands.served import served_family, served_kernels
 from anysize.console import errors_for_people, print_json, say
@@ -56,6 +59,9 @@ def fetch(
 @app.command(epilog=settings_help())
 def serve(
     family: FamilyOption = None,
+    teacher: TeacherOption = None,
+    student: StudentOption = None,
+    patch_order: PatchOrderOption = None,
     host: Annotated[str | None, typer.Option(help="Address to listen on (127.0.0.1).")] = None,
     port: Annotated[int | None, typer.Option(help="Port to listen on (8000).")] = None,
     device: DeviceOption = None,
@@ -65,14 +71,22 @@ def serve(
     quantize: QuantizeOption = None,
     max_queued_requests: Annotated[int | None, typer.Option(help="Requests that may wait (64).")] = None,
     drain_s: Annotated[float | None, typer.Option(help="Seconds to finish requests after SIGTERM (30).")] = None,
+    log_format: Annotated[Literal["text", "json"] | None, typer.Option(help="Form of the log (text).")] = None,
+    log_level: Annotated[
+        Literal["debug", "info", "warning"] | None, typer.Option(help="How much the log tells (info).")
+    ] = None,
 ) -> None:
     """Serve a family over HTTP. Every setting has an environment variable; all of them are listed below.
 
     Examples: `anysize serve` | `anysize serve --family runs/tiny/family --port 9000 --dtype bfloat16`
+    | `anysize serve --teacher Qwen/Qwen3-4B-Base --student Harvard-DCML/boomerang-qwen3-2.3B --dtype bfloat16`
     """
     with errors_for_people():
         settings = load_settings(
             family=family,
+            teacher=teacher,
+            student=student,
+            patch_order=patch_order,
             host=host,
             port=port,
             device=device,
@@ -82,8 +96,13 @@ def serve(
             quantize=quantize,
             max_queued_requests=max_queued_requests,
             drain_s=drain_s,
+            log_format=log_format,
+            log_level=log_level,
         )
-        say("loading torch and transformers")
+        from anysize.commands.logs import announcer, set_up_logs
+
+        set_up_logs(settings)
+        announcer(settings, say)("loading torch and transformers")
         from anysize.commands.serve import run_server
 
         run_server(settings, say=say)
@@ -92,6 +111,9 @@ def serve(
 @app.command()
 def variants(
     family: FamilyOption = None,
+    teacher: TeacherOption = None,
+    student: StudentOption = None,
+    patch_order: PatchOrderOption = None,
     device: DeviceOption = None,
     dtype: DTypeOption = None,
     quantize: QuantizeOption = None,
@@ -103,7 +125,8 @@ def variants(
     Examples: `anysize variants` | `anysize variants --json` | `anysize variants --plot sizes.png`
     """
     with errors_for_people():
-        settings = load_settings(family=family, device=device, dtype=dtype, quantize=quantize)
+        pair = {"teacher": teacher, "student": student, "patch_order": patch_order}
+        settings = load_settings(family=family, device=device, dtype=dtype, quantize=quantize, **pair)
         loaded = served_family(settings)
         from anysize.commands.variants import show_variants
 
@@ -119,6 +142,9 @@ def generate(
     temperature: Annotated[float, typer.Option(min=0.0, help="0 takes the likeliest token.")] = 0.0,
     seed: Annotated[int | None, typer.Option(min=0, help="Same seed, same text.")] = None,
     family: FamilyOption = None,
+    teacher: TeacherOption = None,
+    student: StudentOption = None,
+    patch_order: PatchOrderOption = None,
     device: DeviceOption = None,
     dtype: DTypeOption = None,
     as_json: JsonOption = False,
@@ -128,7 +154,8 @@ def generate(
     Examples: `anysize generate "The sea is" --size 0.7` | `anysize generate "Who are you?" --chat --size teacher`
     """
     with errors_for_people():
-        settings = load_settings(family=family, device=device, dtype=dtype)
+        pair = {"teacher": teacher, "student": student, "patch_order": patch_order}
+        settings = load_settings(family=family, device=device, dtype=dtype, **pair)
         loaded = served_family(settings)
         from anysize.commands.generate import generate_once
 
@@ -201,3 +228,39 @@ def calibrate(
         from anysize.commands.calibrate import show_calibration
 
         show_calibration(settings, within_s=within_s, is_stored=report, plot=plot, as_json=as_json)
+
+
+@app.command()
+def doctor(
+    family: Annotated[Path | None, typer.Argument(help="Family folder; the built-in one by default.")] = None,
+    teacher: TeacherOption = None,
+    student: StudentOption = None,
+    host: Annotated[str | None, typer.Option(help="Address that is to be listened on.")] = None,
+    port: Annotated[int | None, typer.Option(help="Port that is to be listened on.")] = None,
+    device: DeviceOption = None,
+    dtype: DTypeOption = None,
+    compile_kernels: CompileOption = None,
+    quantize: QuantizeOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Say what keeps a service from running here, or from running well, and what to do. Exit code 1 if it cannot.
+
+    Examples: `anysize doctor` | `anysize doctor runs/mine/family --json`
+    """
+    with errors_for_people():
+        settings = load_settings(
+            family=family,
+            teacher=teacher,
+            student=student,
+            host=host,
+            port=port,
+            device=device,
+            dtype=dtype,
+            compile=compile_kernels,
+            quantize=quantize,
+        )
+        from anysize.commands.doctor import examine, show_checks
+
+        is_fine = show_checks(examine(settings), as_json=as_json)
+    if not is_fine:
+        raise typer.Exit(1)

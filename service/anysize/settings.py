@@ -22,6 +22,12 @@ class Settings(BaseSettings):
 
     family: Path | None = None
     """Folder of the family; the built-in one by default."""
+    teacher: str | None = None
+    """Instead of a family: the teacher's checkpoint, a folder or a name on the Hugging Face hub (NAME@REVISION)."""
+    student: str | None = None
+    """The student that belongs to `teacher`, in the format of the paper's authors (with `student_config.json`)."""
+    patch_order: Literal["last_to_first", "first_to_last"] | None = None
+    """Of such a pair; by default first_to_last for Llama and last_to_first for all others, as in the paper."""
     host: str = "127.0.0.1"
     """Address to listen on."""
     port: int = Field(default=8000, ge=0, le=65535)
@@ -69,6 +75,24 @@ class Settings(BaseSettings):
     """How long running and waiting requests may take after SIGTERM."""
     stall_s: float = Field(default=60.0, gt=0, le=3600)
     """How long one step may take before `/health` says that the engine is stuck and every request gets an error."""
+
+    log_format: Literal["text", "json"] = "text"
+    """json writes one object a line. Each request is one line; none holds text of a prompt, an answer or a key."""
+    log_level: Literal["debug", "info", "warning"] = "info"
+    """debug adds the requests to `/health`, `/ready` and `/metrics`."""
+    otlp_endpoint: str | None = Field(default=None, pattern=r"^https?://[^/\s]+(/\S*)?$")
+    """Where to send OpenTelemetry traces over OTLP/HTTP, such as http://127.0.0.1:4318 (`pip install
+    'anysize[tracing]'`); nowhere by default."""
+
+    @model_validator(mode="after")
+    def _pairs_are_whole(self) -> Self:
+        if (self.teacher is None) != (self.student is None):
+            raise ValueError("teacher and student are given together: --teacher PATH_OR_HUB --student PATH_OR_HUB")
+        if self.teacher is not None and self.family is not None:
+            raise ValueError("give either a family or a teacher and a student, not both")
+        if self.teacher is None and self.patch_order is not None:
+            raise ValueError("patch_order is for a teacher and a student; a family has its own")
+        return self
 
     @model_validator(mode="after")
     def _prompts_move(self) -> Self:

@@ -18,7 +18,7 @@ from anysize.settings import Settings
 
 BENCHMARKS = ("build", "memory", "mixed", "single", "http", "load", "prefix", "latency")
 COMMANDS = (
-    *(["fetch"], ["serve"], ["variants"], ["generate"], ["export"], ["calibrate"]),
+    *(["fetch"], ["serve"], ["variants"], ["generate"], ["export"], ["calibrate"], ["doctor"]),
     *(["bench", name] for name in BENCHMARKS),
 )
 

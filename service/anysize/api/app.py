@@ -2,6 +2,7 @@
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING
 
 from fastapi import FastAPI
 from starlette.concurrency import run_in_threadpool
@@ -12,7 +13,9 @@ from anysize.api import metrics as metrics_route
 from anysize.api.answer import TokenTexts
 from anysize.api.body_limit import BodyLimit
 from anysize.api.errors import install_error_handlers
+from anysize.api.gauges import add_gauges
 from anysize.api.metrics import Metrics
+from anysize.api.observed import Observed
 from anysize.api.openai import chat, completions, models
 from anysize.api.openai.errors import PREFIX
 from anysize.api.prompt import PromptEncoder
@@ -21,10 +24,14 @@ from anysize.engine.engine import Engine, StepReport
 from anysize.engine.grammars import Grammars
 from anysize.engine.limits import Limits
 from anysize.engine.stepper import StepModel
+from anysize.errors import SettingsError
 from anysize.family.family import Family
 from anysize.settings import Settings
 from anysize.sizing.calibration import Calibration
 from anysize.sizing.planner import Planner
+
+if TYPE_CHECKING:
+    from anysize.api.tracing import Tracing
 
 
 def create_app(settings: Settings, family: Family, model: StepModel, calibration: Calibration | None = None) -> FastAPI:
@@ -50,7 +57,8 @@ def create_app(settings: Settings, family: Family, model: StepModel, calibration
         stall_s=settings.stall_s,
         on_step=stepped,
     )
-    metrics.watch(engine, model)
+    add_gauges(metrics.registry, family, engine, model, limits)
+    tracing = _tracing(settings, family)
 
     @asynccontextmanager
     async def life(_app: FastAPI) -> AsyncIterator[None]:
@@ -59,6 +67,8 @@ def create_app(settings: Settings, family: Family, model: StepModel, calibration
             yield
         finally:
             await run_in_threadpool(engine.stop, within_s=settings.drain_s)
+            if tracing is not None:
+                await run_in_threadpool(tracing.close)
 
     app = FastAPI(
         title="Anysize",
@@ -72,6 +82,7 @@ def create_app(settings: Settings, family: Family, model: StepModel, calibration
         settings, family, engine, metrics, encoder, TokenTexts(family.tokenizer), planner, Grammars(family)
     )
     app.add_middleware(BodyLimit, max_bytes=settings.max_body_bytes)
+    app.add_middleware(Observed, metrics=metrics.http, tracing=tracing)
     install_error_handlers(app)
     for module in (generate, completions, chat, models, variants, health, metrics_route):
         app.include_router(module.router)
@@ -81,3 +92,16 @@ def create_app(settings: Settings, family: Family, model: StepModel, calibration
             for operation in operations.values():
                 operation["responses"].pop("422", None)
     return app
+
+
+def _tracing(settings: Settings, family: Family) -> "Tracing | None":
+    if settings.otlp_endpoint is None:
+        return None
+    try:
+        from anysize.api.tracing import Tracing
+    except ImportError as error:
+        raise SettingsError(
+            f"otlp_endpoint is set, but traces need OpenTelemetry ({error.name} is missing): pip install "
+            "'anysize[tracing]'"
+        ) from error
+    return Tracing(settings.otlp_endpoint, family.name)

@@ -1,6 +1,7 @@
 """Errors over HTTP: one table of codes, and one shape, but for the routes under `/v1`, which have OpenAI's."""
 
 import logging
+import traceback
 from collections.abc import Mapping
 from typing import Any
 
@@ -10,6 +11,7 @@ from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
 
 from anysize.api.openai.errors import PREFIX, OpenAIErrorOut, in_openai_shape
+from anysize.api.record import REQUEST_ID
 from anysize.api.schemas import ErrorDetail, ErrorOut
 from anysize.errors import (
     AnysizeError,
@@ -121,9 +123,13 @@ async def _http(request: Request, error: Exception) -> JSONResponse:
 
 
 async def _unexpected(request: Request, error: Exception) -> JSONResponse:
-    logger.error("%s %s failed", request.method, request.url.path, exc_info=error)
+    # Neither the path nor the error's message: both may hold what the client wrote.
+    frames = "".join(traceback.format_tb(error.__traceback__))
+    request_id = request.scope.get(REQUEST_ID, "")
+    logger.error("request %s failed with %s\n%s", request_id, type(error).__qualname__, frames.rstrip())
+    headers = {REQUEST_ID: request_id} if request_id else None
     message = "an unexpected error; the service log has the details"
-    return error_response(request.url.path, 500, "internal", message)
+    return error_response(request.url.path, 500, "internal", message, headers=headers)
 
 
 def _place(error: dict[str, Any], body: Any) -> list[str]:

@@ -4,6 +4,7 @@ import asyncio
 import logging
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
+from contextvars import copy_context
 from functools import partial
 from typing import Protocol
 
@@ -90,7 +91,9 @@ class EventStream(Response):
         try:
             for place, (request, stream) in enumerate(zip(requests, self._streams, strict=True)):
                 future = engine.submit(request, stream.push)
-                future.add_done_callback(partial(self._ended, place, on_end))
+                # On the model thread, where the request that this is about would not be known.
+                in_context = partial(copy_context().run, on_end)
+                future.add_done_callback(partial(self._ended, place, in_context))
                 self._futures.append(future)
         except AnysizeError:
             requests[0].cancelled.set()

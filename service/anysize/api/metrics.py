@@ -1,14 +1,15 @@
 """Prometheus metrics, named as other LLM servers name theirs, with the prefix `anysize_`. Labels are closed sets."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from itertools import pairwise
 
 from fastapi import APIRouter, Request, Response
-from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, Counter, Histogram, generate_latest
 
-from anysize.engine.engine import Engine, StepReport
+from anysize.api.http_metrics import HttpMetrics
+from anysize.api.record import Answered, current
+from anysize.engine.engine import StepReport
 from anysize.engine.request import Completion, GenerationRequest, Timing
-from anysize.engine.stepper import StepModel
 from anysize.family.family import Size
 from anysize.sizing.planner import Promise
 
@@ -19,12 +20,13 @@ _TPOT_BUCKETS_S = (0.005, 0.01, 0.02, 0.03, 0.05, 0.075, 0.1, 0.15, 0.25, 0.5, 1
 _STEP_BUCKETS_S = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10)
 _BATCH_BUCKETS = (1, 2, 4, 8, 16, 32, 64, 128, 256)
 _STEP_TOKENS_BUCKETS = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024, 2048)
+_REQUEST_TOKENS_BUCKETS = (1, 4, 16, 64, 128, 256, 512, 1024, 2048, 4096, 8192, 16384, 32768)
 _RATIO_BUCKETS = (0.25, 0.5, 0.7, 0.8, 0.9, 1.0, 1.1, 1.25, 1.5, 2.0, 3.0, 5.0)
 _OTHER = "other"
 
 
 class Metrics:
-    """The metrics of one service.
+    """The metrics of one service, and what its routes tell of each request.
 
     Args:
         ladder: whose ids are the values of the label `variant`; any other variant counts as `other`.
@@ -32,6 +34,7 @@ class Metrics:
 
     def __init__(self, ladder: Sequence[Size]) -> None:
         self.registry = CollectorRegistry()
+        self.http = HttpMetrics(self.registry)
         self._known = frozenset(size.id for size in ladder)
         self._finished = Counter(
             "anysize_request_success",
@@ -76,6 +79,21 @@ class Metrics:
         self._total_s = self._histogram(
             "anysize_e2e_request_latency_seconds", "Time to last token.", _LATENCY_BUCKETS_S
         )
+        self._prefill_s = self._histogram(
+            "anysize_request_prefill_time_seconds", "Time from the queue to the first token.", _LATENCY_BUCKETS_S
+        )
+        self._decode_s = self._histogram(
+            "anysize_request_decode_time_seconds", "Time from the first token to the last.", _LATENCY_BUCKETS_S
+        )
+        self._request_prompt_tokens = Histogram(
+            "anysize_request_prompt_tokens",
+            "Prompt tokens of a request.",
+            buckets=_REQUEST_TOKENS_BUCKETS,
+            registry=self.registry,
+        )
+        self._request_generation_tokens = self._histogram(
+            "anysize_request_generation_tokens", "Generated tokens of a request.", _REQUEST_TOKENS_BUCKETS
+        )
         self._step_s = Histogram(
             "anysize_batch_forward_duration_seconds",
             "Time of one step of the model.",
@@ -103,26 +121,6 @@ class Metrics:
             "anysize_latency_budget_missed", "Requests whose latency budget was missed.", registry=self.registry
         )
 
-    def watch(self, engine: Engine, model: StepModel) -> None:
-        """Read an engine's queue and its model's pages at each scrape."""
-        self._gauge("anysize_num_requests_waiting", "Requests in the queue.", lambda: engine.state().waiting)
-        self._gauge("anysize_num_requests_running", "Requests in the model.", lambda: engine.state().running)
-        self._gauge(
-            "anysize_size_pressure",
-            "How far the load sends sizes down the way to their floors, 0 to 1.",
-            lambda: engine.state().pressure,
-        )
-        self._gauge("anysize_kv_pages_total", "KV pages.", lambda: model.total_pages)
-        self._gauge(
-            "anysize_kv_pages_cached",
-            "KV pages kept for prompts to come, held by no request.",
-            lambda: model.cached_pages,
-        )
-        self._gauge("anysize_kv_pages_used", "KV pages that requests hold.", lambda: model.used_pages)
-        self._gauge(
-            "anysize_kv_cache_usage_perc", "Share of the KV pages in use.", lambda: model.used_pages / model.total_pages
-        )
-
     def stepped(self, report: StepReport) -> None:
         """Count a step of the model."""
         self._step_s.observe(report.duration_s)
@@ -131,6 +129,8 @@ class Metrics:
 
     def finished(self, request: GenerationRequest, completion: Completion, promise: Promise | None = None) -> None:
         """Count a request that got its answer, or whose client left first; and what its budget was promised, if any."""
+        if (record := current.get()) is not None:
+            record.answers.append(Answered(request, completion, promise))
         variant = self._label(completion.size)
         timing = completion.timing
         self._finished.labels(variant, completion.finish_reason).inc()
@@ -140,10 +140,14 @@ class Metrics:
         self._cache_hits.inc(completion.cached_tokens)
         self._cache_resumed.inc(completion.resumed_tokens)
         self._generation_tokens.labels(variant).inc(completion.completion_tokens)
+        self._request_prompt_tokens.observe(len(request.prompt_ids))
+        self._request_generation_tokens.labels(variant).observe(completion.completion_tokens)
         if completion.finish_reason == "cancelled":
             return  # how long a client stayed says nothing of how long an answer takes
         self._queue_s.labels(variant).observe(timing.queue_ms / 1e3)
         self._ttft_s.labels(variant).observe(timing.ttft_ms / 1e3)
+        self._prefill_s.labels(variant).observe((timing.ttft_ms - timing.queue_ms) / 1e3)
+        self._decode_s.labels(variant).observe((timing.total_ms - timing.ttft_ms) / 1e3)
         self._total_s.labels(variant).observe(timing.total_ms / 1e3)
         if timing.tpot_ms is not None:
             self._tpot_s.labels(variant).observe(timing.tpot_ms / 1e3)
@@ -152,6 +156,8 @@ class Metrics:
 
     def failed(self, error: Exception) -> None:
         """Count a request that got an error."""
+        if (record := current.get()) is not None:
+            record.error = type(error).__name__
         self._failed.labels(type(error).__name__).inc()
 
     def _sized(self, request: GenerationRequest, completion: Completion) -> None:
@@ -174,9 +180,6 @@ class Metrics:
         ):
             if measured_ms is not None and predicted_ms:
                 self._over_predicted.labels(kind).observe(measured_ms / predicted_ms)
-
-    def _gauge(self, name: str, text: str, read: Callable[[], float]) -> None:
-        Gauge(name, text, registry=self.registry).set_function(read)
 
     def _histogram(self, name: str, text: str, buckets: Sequence[float]) -> Histogram:
         return Histogram(name, text, ["variant"], buckets=buckets, registry=self.registry)

@@ -1,7 +1,6 @@
 """From settings to a running server."""
 
 import asyncio
-import logging
 import math
 import signal
 import socket
@@ -13,19 +12,26 @@ from typing import NoReturn
 import torch
 import uvicorn
 
+from anysize import console
 from anysize.api.app import create_app
+from anysize.commands.logs import announcer
 from anysize.engine.engine import Engine
 from anysize.engine.kernels.kernels import Kernels
 from anysize.engine.memory import default_kv_bytes
 from anysize.engine.model import Model
 from anysize.errors import CalibrationError, SettingsError
 from anysize.family.family import Family, builtin_folder
+from anysize.family.pair import Pair
 from anysize.settings import Settings
 from anysize.sizing.calibration import Calibration, Key, read_calibration
 
 
-def load_family(settings: Settings) -> Family:
+def load_family(settings: Settings, say: Callable[[str], None] = console.say) -> Family:
     """Load the family that the settings name, the built-in one by default.
+
+    Args:
+        settings: of the service.
+        say: told in one line what is being done.
 
     Raises:
         ArtifactError: its folder is damaged.
@@ -34,7 +40,12 @@ def load_family(settings: Settings) -> Family:
     if settings.threads:
         torch.set_num_threads(settings.threads)
     device, dtype = settings.torch_device(), settings.torch_dtype()
+    if settings.teacher is not None and settings.student is not None:
+        pair = Pair.found(settings.teacher, settings.student, say)
+        say(f"checking and loading {pair.teacher} and {pair.student}")
+        return pair.load(dtype=dtype, device=device, patch_order=settings.patch_order, quantization=settings.quantize)
     folder = builtin_folder() if settings.family is None else settings.family
+    say(f"checking and loading the weights of {folder.name}")
     return Family.load(folder, dtype=dtype, device=device, quantization=settings.quantize)
 
 
@@ -109,27 +120,23 @@ def run_server(settings: Settings, *, say: Callable[[str], None]) -> None:
     """
     # Before the weights, which take far longer to load than a taken port takes to find.
     with listening(settings.host, settings.port) as listener:
-        say("checking and loading the weights")
+        say = announcer(settings, say)
         kernels = load_kernels(settings, say)
-        family = load_family(settings)
+        family = load_family(settings, say)
         smallest, largest = family.ladder[0], family.ladder[-1]
         say(
             f"{family.name}: {len(family.ladder)} sizes from {smallest.footprint.parameters / 1e6:.1f} M to "
             f"{largest.footprint.parameters / 1e6:.1f} M parameters on {settings.torch_device()}"
             f"{', with compiled kernels' if kernels else ''}{', in int8' if settings.quantize else ''}"
         )
-        host, port = (f"[{settings.host}]" if ":" in settings.host else settings.host), listener.getsockname()[1]
-        say(f"serving on http://{host}:{port} (GET /variants lists the sizes, /docs describes the API)")
-        logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
-        app = create_app(
-            settings,
-            family,
-            load_model(settings, family, kernels),
-            load_calibration(settings, family, kernels, say),
-        )
+        calibration = load_calibration(settings, family, kernels, say)
+        say("making room for keys and values, and starting the engine")
+        app = create_app(settings, family, load_model(settings, family, kernels), calibration)
         config = uvicorn.Config(
             app,
+            log_config=None,
             log_level="warning",
+            access_log=False,
             # The engine ends its requests at `drain_s`; this bounds whatever else is still open by then.
             timeout_graceful_shutdown=math.ceil(settings.drain_s) + 1,
             server_header=False,
@@ -137,7 +144,7 @@ def run_server(settings: Settings, *, say: Callable[[str], None]) -> None:
         # uvicorn hands a signal on once it has stopped; being asked to stop is no failure.
         signal.signal(signal.SIGTERM, _exit)
         signal.signal(signal.SIGINT, _exit)
-        _Server(config, app.state.service.engine, settings.drain_s).run(sockets=[listener])
+        _Server(config, app.state.service.engine, settings.drain_s, say).run(sockets=[listener])
 
 
 def listening(host: str, port: int) -> socket.socket:
@@ -165,13 +172,15 @@ def listening(host: str, port: int) -> socket.socket:
 
 
 class _Server(uvicorn.Server):
-    """Ends the engine at the limit while uvicorn still waits for open connections, so late requests get an answer.
+    """Says when it serves and stops, and ends the engine at the limit while uvicorn still waits for connections.
 
-    Up to the limit the engine takes requests: those that come now were read before the listener closed.
+    Late requests get an answer so. Up to the limit the engine takes requests: those that come now were read before the
+    listener closed.
     """
 
-    def __init__(self, config: uvicorn.Config, engine: Engine, drain_s: float) -> None:
+    def __init__(self, config: uvicorn.Config, engine: Engine, drain_s: float, say: Callable[[str], None]) -> None:
         super().__init__(config)
+        self._say = say
         self._engine = engine
         self._drain_s = drain_s
 
@@ -180,7 +189,15 @@ class _Server(uvicorn.Server):
         self._engine.announce_stop()
         super().handle_exit(sig, frame)
 
+    async def startup(self, sockets: "list[socket.socket] | None" = None) -> None:
+        await super().startup(sockets)
+        if self.started and sockets:
+            host, port = sockets[0].getsockname()[:2]
+            where = f"http://{f'[{host}]' if ':' in host else host}:{port}"
+            self._say(f"serving on {where} (GET /variants lists the sizes, /docs describes the API)")
+
     async def shutdown(self, sockets: "list[socket.socket] | None" = None) -> None:
+        self._say(f"stopping; requests under way have {self._drain_s:g} s")
         ending = asyncio.create_task(self._end_at_limit())
         await super().shutdown(sockets)
         ending.cancel()

@@ -52,6 +52,11 @@ class EngineState:
     draining: bool
     pressure: float
 
+    @property
+    def is_ready(self) -> bool:
+        """Whether new requests are taken."""
+        return self.alive and not self.draining and not self.stuck
+
 
 @dataclass(frozen=True, slots=True)
 class StepReport:

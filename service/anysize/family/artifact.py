@@ -59,22 +59,22 @@ def read_family(folder: Path, *, dtype: torch.dtype, device: torch.device) -> Lo
         FetchError: its teacher is the built-in one, and that was not fetched.
     """
     manifest = read_manifest(folder)
-    _check_files(folder, manifest)
-    teacher_folder = _teacher_folder(folder, manifest)
-    found = checkpoint_fingerprint(teacher_folder)
+    check_files(folder, manifest)
+    where = teacher_folder(folder, manifest)
+    found = checkpoint_fingerprint(where)
     if found != manifest.teacher.fingerprint:
         raise ArtifactError(
-            teacher_folder,
+            where,
             f"has weights {found[:12]}, but the student was made for {manifest.teacher.fingerprint[:12]}"
             + ("; run `anysize fetch` to bring those" if isinstance(manifest.teacher, BuiltinTeacher) else ""),
         )
-    teacher = load_model(teacher_folder, dtype=dtype, device=device)
-    architecture = architecture_of(teacher.config, str(teacher_folder))
+    teacher = load_model(where, dtype=dtype, device=device)
+    architecture = architecture_of(teacher.config, str(where))
     layers = len(architecture.layers_of(teacher))
     if (architecture.model_type, layers) != (manifest.architecture, manifest.teacher_layers):
         raise ArtifactError(
             folder / MANIFEST,
-            f"is for a {manifest.architecture} teacher of {manifest.teacher_layers} layers, but {teacher_folder} holds "
+            f"is for a {manifest.architecture} teacher of {manifest.teacher_layers} layers, but {where} holds "
             f"a {architecture.model_type} of {layers}",
         )
     blocks = manifest.block_map()
@@ -82,7 +82,7 @@ def read_family(folder: Path, *, dtype: torch.dtype, device: torch.device) -> Lo
         student = load_delta_student(folder / STUDENT, teacher, architecture, blocks, manifest.student.rank)
     else:
         student = load_full_student(folder / STUDENT, teacher, blocks)
-    return Loaded(manifest, Bank(architecture, blocks, teacher, student), load_tokenizer(teacher_folder))
+    return Loaded(manifest, Bank(architecture, blocks, teacher, student), load_tokenizer(where))
 
 
 def write_family(
@@ -158,7 +158,12 @@ def student_tensors(bank: Bank, manifest: Manifest, dtype: torch.dtype) -> dict[
     return {name: tensor.detach().to("cpu", dtype).contiguous() for name, tensor in own.items()}
 
 
-def _check_files(folder: Path, manifest: Manifest) -> None:
+def check_files(folder: Path, manifest: Manifest) -> None:
+    """Compare every file of a family folder with its size and hash.
+
+    Raises:
+        ArtifactError: one is missing, differs, or is not listed.
+    """
     if STUDENT not in manifest.files:
         raise ArtifactError(folder / MANIFEST, f"lists no {STUDENT}")
     # A link to a folder counts as a file of its own: its contents are not of this folder.
@@ -183,7 +188,12 @@ def _check_files(folder: Path, manifest: Manifest) -> None:
         raise ArtifactError(folder / name, f"is not listed in {MANIFEST}")
 
 
-def _teacher_folder(folder: Path, manifest: Manifest) -> Path:
+def teacher_folder(folder: Path, manifest: Manifest) -> Path:
+    """Where the teacher of a family folder lies; no network is touched.
+
+    Raises:
+        FetchError: it is not on this machine.
+    """
     teacher = manifest.teacher
     if isinstance(teacher, FolderTeacher):
         return folder / TEACHER

@@ -142,7 +142,15 @@ class Family:
 
     @classmethod
     def from_pair(
-        cls, teacher: Path, student: Path, *, dtype: torch.dtype, device: torch.device, patch_order: PatchOrder
+        cls,
+        teacher: Path,
+        student: Path,
+        *,
+        dtype: torch.dtype,
+        device: torch.device,
+        patch_order: PatchOrder,
+        quantization: Quantization | None = None,
+        name: str | None = None,
     ) -> "Family":
         """Make a family of a teacher checkpoint and a student in the format of the paper's authors.
 
@@ -152,12 +160,16 @@ class Family:
             dtype: of the weights in memory.
             device: where they go.
             patch_order: `last_to_first` for the Qwen and Pythia students, `first_to_last` for the Llama one.
+            quantization: what the weights of linear maps are rounded to, if anything.
+            name: of the family; the teacher's folder's by default.
         """
         teacher_model = load_model(teacher, dtype=dtype, device=device)
         student_model, blocks = load_published_student(student, teacher_model, dtype=dtype, device=device)
         architecture = architecture_of(teacher_model.config, str(teacher))
         bank = Bank(architecture, blocks, teacher_model, student_model)
-        return cls(teacher.resolve().name, bank, load_tokenizer(teacher), patch_order=patch_order)
+        if quantization is not None:
+            quantize(bank)
+        return cls(name or teacher.resolve().name, bank, load_tokenizer(teacher), patch_order=patch_order)
 
     @property
     def positions(self) -> int:

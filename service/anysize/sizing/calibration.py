@@ -17,6 +17,7 @@ from anysize.family.family import Family, builtin_folder
 from anysize.family.fetch import cache_folder
 from anysize.family.files import sha256_of
 from anysize.family.manifest import MANIFEST
+from anysize.family.pair import Pair
 from anysize.settings import Settings
 from anysize.sizing.calibrate import Measured
 from anysize.sizing.latency import FEATURES, LatencyModel, Shape
@@ -37,7 +38,8 @@ class Key(_Part):
     """Everything that step times depend on; a calibration is stale once any of it has changed.
 
     Attributes:
-        family_sha256: of the family's `family.json`, which names the sha256 of all weights.
+        family_sha256: of the family's `family.json`, which names the sha256 of all weights; of a named teacher and
+            student, of their configs.
         device: name of the GPU, or `cpu`.
         processor: as the system names it.
         dtype: of the weights.
@@ -61,7 +63,7 @@ class Key(_Part):
         """That of this machine and these settings; to be asked once torch has its threads."""
         device = settings.torch_device()
         return cls(
-            family_sha256=sha256_of((settings.family or builtin_folder()) / MANIFEST),
+            family_sha256=_family_sha256(settings),
             device=torch.cuda.get_device_name(device) if device.type == "cuda" else device.type,
             processor=_processor(),
             dtype=settings.dtype,
@@ -206,6 +208,12 @@ def required_calibration(key: Key, family: Family) -> Calibration:
 
 def _row_out(row: StepRow) -> RowOut:
     return RowOut(variant=row.variant.id, tokens=row.tokens, stored=row.stored, wants_logits=row.wants_logits)
+
+
+def _family_sha256(settings: Settings) -> str:
+    if settings.teacher is not None and settings.student is not None:
+        return Pair.kept(settings.teacher, settings.student).shape_sha256()
+    return sha256_of((settings.family or builtin_folder()) / MANIFEST)
 
 
 def _unusable(path: Path, why: str) -> str:
