@@ -13,6 +13,7 @@ from anysize.api.answer import TokenTexts
 from anysize.api.body_limit import BodyLimit
 from anysize.api.errors import install_error_handlers
 from anysize.api.metrics import Metrics
+from anysize.api.page import install_page
 from anysize.api.prompt import PromptEncoder
 from anysize.api.state import ServiceState
 from anysize.engine.engine import Engine, StepReport
@@ -70,4 +71,5 @@ def create_app(settings: Settings, family: Family, model: StepModel, calibration
     install_error_handlers(app)
     for module in (generate, variants, health, metrics_route):
         app.include_router(module.router)
+    install_page(app)
     return app
