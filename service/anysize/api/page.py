@@ -40,7 +40,7 @@ class PageFiles(StaticFiles):
 
 
 def install_page(app: FastAPI) -> None:
-    """Serve the page at `/` and its files below `/page`. They are no part of the API, so its schema does not name them."""
+    """Serve the page at `/` and its files below `/page`, which are no part of the API that the schema describes."""
     app.router.routes += [Route("/", _index, include_in_schema=False), Mount("/page", PageFiles())]
 
 

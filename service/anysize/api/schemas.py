@@ -197,7 +197,9 @@ class VariantsOut(BaseModel):
     """The ladder of sizes, smallest first."""
 
     family: str
-    blocks: list[list[int]] = Field(description="for each position, the teacher layers that its student layer stands for")
+    blocks: list[list[int]] = Field(
+        description="for each position, the teacher layers that its student layer stands for"
+    )
     variants: list[VariantOut]
 
     @classmethod

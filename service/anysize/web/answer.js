@@ -5,6 +5,9 @@ import { ServiceError, streamAnswer } from "./service.js";
 
 const ENDS = { stop: "The model ended its answer.", length: "It reached the most tokens allowed.", cancelled: "Stopped." };
 
+/** Characters of a prompt that are repeated before its answer. */
+const SHOWN = 600;
+
 export class Answer {
   /** @param {string} letter of the lane that chooses its size */
   constructor(letter) {
@@ -58,15 +61,18 @@ export class Answer {
   }
 
   async read(events, text) {
+    let done;
     for await (const { name, data } of events) {
       if (name === "done") {
+        done = data;
         text.textContent = data.text;
-        this.sum(data);
-        return data;
+      } else {
+        this.say("state", "answering");
+        text.append(data.text);
       }
-      this.say("state", "answering");
-      text.append(data.text);
     }
+    this.sum(done);
+    return done;
   }
 
   begin(prompt, isChat) {
@@ -74,7 +80,7 @@ export class Answer {
     text.className = "text open";
     const asked = document.createElement(isChat ? "p" : "span");
     asked.className = "asked";
-    asked.textContent = prompt;
+    asked.textContent = prompt.length > SHOWN ? `… ${prompt.slice(-SHOWN)}` : prompt;
     const turn = document.createElement("div");
     turn.className = isChat ? "turn chat" : "turn";
     turn.append(asked, text);

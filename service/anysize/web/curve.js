@@ -1,14 +1,14 @@
 // The family's sizes against their quality and their latency: two panels over one axis of parameters.
 
 import { share } from "./load.js";
-import { figures, millions, milliseconds } from "./numbers.js";
+import { millions } from "./numbers.js";
 import { linear, logarithmic } from "./scale.js";
 
 const LEFT = 44;
 const RIGHT = 18;
 const QUALITY = { top: 46, bottom: 180 };
 const LATENCY = { top: 226, bottom: 330 };
-const HEIGHT = 366;
+const HEIGHT = 372;
 
 export class Curve {
   /**
@@ -70,15 +70,15 @@ export class Curve {
       text(0, 14, "Perplexity, on a logarithmic scale: lower is better", "title"),
       text(0, LATENCY.top - 24, `Milliseconds a token, ${this.family.isCalibrated ? "line: predicted, " : ""}◇ measured`, "title"),
     ];
-    for (const [scale, panel, worded] of [[this.quality, QUALITY, figures], [this.latency, LATENCY, (ms) => String(Number(ms.toPrecision(3)))]]) {
+    for (const [scale, panel] of [[this.quality, QUALITY], [this.latency, LATENCY]]) {
       parts.push(svg("line", { class: "axis", x1: LEFT, x2: width - RIGHT + 8, y1: panel.bottom, y2: panel.bottom }));
       for (const tick of scale?.ticks(4) ?? []) {
         parts.push(svg("line", { class: "grid", x1: LEFT, x2: width - RIGHT + 8, y1: scale(tick), y2: scale(tick) }));
-        parts.push(text(LEFT - 8, scale(tick) + 4, worded(tick), "tick end"));
+        parts.push(text(LEFT - 8, scale(tick) + 4, String(Number(tick.toPrecision(3))), "tick end"));
       }
     }
     for (const tick of this.x.ticks(4)) parts.push(text(this.x(tick), LATENCY.bottom + 18, millions(tick).replace(/\.0+ /, " "), "tick middle"));
-    parts.push(text(width - RIGHT + 8, HEIGHT - 2, "parameters", "tick end"));
+    parts.push(text(width - RIGHT + 8, HEIGHT - 3, "parameters", "tick end"));
     return parts;
   }
 
@@ -173,9 +173,8 @@ export class Curve {
   sayWhatIsMissing() {
     const { family } = this;
     const datasets = new Set(family.sizes.flatMap((size) => size.quality?.dataset ?? []));
-    const notes = [datasets.size ? `Perplexity on ${[...datasets].join(", ")}.` : "No quality was measured of this family."];
-    if (!family.isCalibrated) notes.push("Run `anysize calibrate` once for predicted latencies and latency budgets.");
-    document.getElementById("curve-note").textContent = notes.join(" ");
+    document.getElementById("curve-note").textContent = datasets.size ? `Perplexity on ${[...datasets].join(", ")}.` : "No quality was measured of this family.";
+    document.getElementById("calibrate-note").hidden = family.isCalibrated;
   }
 }
 

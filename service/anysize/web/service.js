@@ -26,16 +26,17 @@ export async function fetchMetrics() {
 export async function* streamAnswer(ask, signal) {
   const headers = { "content-type": "application/json" };
   const response = await asked("generate", { method: "POST", headers, body: JSON.stringify({ ...ask, stream: true }), signal });
+  let isDone = false;
   try {
     for await (const event of readEvents(response.body)) {
       if (event.name === "error") throw new ServiceError(event.data.error.message);
+      isDone = event.name === "done";
       yield event;
-      if (event.name === "done") return;
     }
   } catch (error) {
     throw error instanceof TypeError ? new ServiceError("The connection broke before the answer was complete.") : error;
   }
-  throw new ServiceError("The connection ended before the answer was complete.");
+  if (!isDone) throw new ServiceError("The connection ended before the answer was complete.");
 }
 
 async function asked(path, options) {
