@@ -18,6 +18,7 @@ from anysize.api.metrics import Metrics
 from anysize.api.observed import Observed
 from anysize.api.openai import chat, completions, models
 from anysize.api.openai.errors import PREFIX
+from anysize.api.page import install_page
 from anysize.api.prompt import PromptEncoder
 from anysize.api.state import ServiceState
 from anysize.engine.engine import Engine, StepReport
@@ -86,6 +87,7 @@ def create_app(settings: Settings, family: Family, model: StepModel, calibration
     install_error_handlers(app)
     for module in (generate, completions, chat, models, variants, health, metrics_route):
         app.include_router(module.router)
+    install_page(app)
     document = app.openapi()
     for path, operations in document["paths"].items():
         if path.startswith(PREFIX):  # FastAPI documents an answer that is a 400 in OpenAI's shape here

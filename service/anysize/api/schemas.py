@@ -197,12 +197,19 @@ class VariantsOut(BaseModel):
     """The ladder of sizes, smallest first."""
 
     family: str
+    blocks: list[list[int]] = Field(
+        description="for each position, the teacher layers that its student layer stands for"
+    )
     variants: list[VariantOut]
 
     @classmethod
     def of(cls, family: Family, planner: Planner | None = None) -> "VariantsOut":
         """From a family, and whoever predicts the times of its sizes, if anybody does."""
-        return cls(family=family.name, variants=[VariantOut.of(family, size, planner) for size in family.ladder])
+        return cls(
+            family=family.name,
+            blocks=[list(block) for block in family.bank.blocks.blocks],
+            variants=[VariantOut.of(family, size, planner) for size in family.ladder],
+        )
 
 
 class ErrorDetail(BaseModel):
