@@ -19,7 +19,7 @@ serve: $(VENV)/.service
 .PHONY: test  ## Set up and run all tests.
 test: $(VENV)/.dev
 	@$(BIN)/anysize fetch
-	@$(BIN)/python -m pytest
+	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --dist loadfile
 
 .PHONY: test-fault  ## Run the tests that break things on purpose and take minutes.
 test-fault: $(VENV)/.dev

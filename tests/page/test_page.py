@@ -138,7 +138,7 @@ def test_two_sizes_answer_one_prompt_at_once(service: RunningService, opened: Op
     page.get_by_label("Max tokens").fill("12")
     with held(service) as gate:
         page.get_by_role("button", name="Generate").click()
-        eventually(lambda: service.state.engine.state().running == 2 or gate.let())
+        eventually(lambda: service.state.engine.state().running == 2 or bool(gate.let()))
     expect(page.get_by_role("button", name="Generate")).to_be_enabled()
 
     generate(page)
