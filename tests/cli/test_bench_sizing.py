@@ -1,0 +1,97 @@
+"""What `bench budgets` and `bench burst` count, on tiny families with calibrations made by hand."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import pytest
+from fakes import long_winded_family
+from models import HashModel, limits
+
+from anysize.bench.budgets import bench_budgets
+from anysize.bench.burst import Law, bench_burst
+from anysize.bench.desk import Desk, desk
+from anysize.engine.engine import Engine
+from anysize.family.family import Family
+from anysize.settings import Settings
+from anysize.sizing.calibration import Calibration, Key, StepOut
+from anysize.sizing.latency import FEATURES
+from anysize.sizing.planner import Planner
+
+MS_A_LAYER = 0.001
+
+
+def calibration(family: Family) -> Calibration:
+    step: dict[str, Any] = {"variant": "teacher", "tokens": 1, "stored": 0, "wants_logits": True}
+    key = Key(
+        family_sha256="", device="cpu", processor="", dtype="", threads=1, compiled=False, quantize=None, torch=""
+    )
+    return Calibration(
+        schema_version=1,
+        key=key,
+        blocks=[len(block) for block in family.bank.blocks.blocks],
+        shares_base=True,
+        shares_head=True,
+        coefficients=dict.fromkeys(FEATURES, 0.0) | {"teacher_reads": MS_A_LAYER},
+        margin=1.0,
+        steps=[StepOut.model_validate({"rows": [step], "measured_ms": 1.0, "predicted_ms": 1.0})],
+    )
+
+
+@contextmanager
+def hash_desk(family: Family, **given: int) -> Iterator[Desk]:
+    """A desk whose steps take no time worth mentioning."""
+    engine = Engine(family, HashModel(), limits(**given))
+    engine.start()
+    found = calibration(family)
+    try:
+        yield Desk(family, engine, Planner(found.model(), limits(**given), margin=1.0))
+    finally:
+        engine.stop(within_s=10)
+
+
+def test_budgets_are_counted_against_the_largest_size_that_could_have_kept_them():
+    family, shares = long_winded_family(), []
+    with hash_desk(family) as one:
+        report = bench_budgets(one, requests=12, rounds=3, seed=1, on_progress=shares.append)
+
+    assert shares[-1] == 1
+    assert report["requests"] == 12
+    assert 1 <= report["feasible"] <= 12
+    assert report["ratio_kept_over_feasible"] == report["kept"] / report["feasible"]
+    assert report["ratio_size_over_oracle"] == report["mean_parameters"] / report["oracle_mean_parameters"]
+    sizes = [size.footprint.parameters for size in family.ladder]
+    assert sizes[0] <= report["oracle_mean_parameters"] <= sizes[-1]
+
+
+def test_a_burst_is_played_under_each_policy_and_every_request_has_one_end():
+    family, said = long_winded_family(), []
+    law = Law(quiet=0.02, burst=0.05, quiet_s=0.2, burst_s=0.2, seconds=0.6, seed=1)
+    small = {"max_running_requests": 2, "max_queued_requests": 2}
+
+    report = bench_burst(
+        family, calibration(family).model(), limits(**small), lambda: hash_desk(family, **small), law,
+        slack=1000, say=said.append,
+    )  # fmt: skip
+
+    assert [line.split(":")[0] for line in said] == ["largest", "smallest", "anysize"]
+    assert report["requests"] > 10
+    for policy in ("largest", "smallest", "anysize"):
+        assert report[policy]["answered"] + report[policy]["refused"] == report["requests"]
+        assert 0 <= report[policy]["attainment"] <= 1
+    assert report["largest"]["mean_parameters"] == family.teacher.footprint.parameters
+    assert report["smallest"]["mean_parameters"] == family.ladder[0].footprint.parameters
+    assert report["anysize"]["refused_above_floor"] == 0
+
+
+@pytest.mark.parametrize("with_floor", [False, True])
+def test_a_desk_is_what_a_service_would_be_with_a_real_model(with_floor: bool):
+    from anysize.bench.decoding import model_for
+    from anysize.sizing.budget import Budget
+
+    family = long_winded_family()
+    floor = family.ladder[0].footprint.parameters if with_floor else None
+    with desk(family, model_for(family, requests=2, tokens=64), Settings(), calibration(family)) as one:
+        answer = one.budgeted([5, 6, 7], 4, Budget(tpot_ms=1e6, min_parameters=floor)).result(timeout=60)
+    assert answer.size is family.teacher
+    assert answer.completion_tokens == 4
