@@ -185,8 +185,8 @@ class Engine:
         """
         self.drain()
         self._thread.join(timeout=within_s)
-        if self._end_all("the service stopped before this request was answered"):
-            self._thread.join(timeout=_LAST_STEP_S)
+        self._end_all("the service stopped before this request was answered")
+        self._thread.join(timeout=_LAST_STEP_S)
 
     def _enter(self, ticket: Ticket | None) -> None:
         tokens = ticket.waiting_tokens if ticket else 1
