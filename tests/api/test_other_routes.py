@@ -46,7 +46,8 @@ def moved(before: dict[str, float], after: dict[str, float]) -> dict[str, float]
 def test_the_ladder_is_listed_smallest_first_with_what_each_size_costs(shared: RunningService):
     with shared.client() as client:
         listed = client.get("/variants").json()
-    assert set(listed) == {"family", "variants"}
+    assert set(listed) == {"family", "blocks", "variants"}
+    assert listed["blocks"] == [[0, 1], [2], [3, 4, 5], [6, 7]]
     assert listed["family"] == "tiny"
     for size, out in zip(shared.family.ladder, listed["variants"], strict=True):
         assert out == {

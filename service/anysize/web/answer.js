@@ -66,6 +66,7 @@ export class Answer {
       if (name === "done") {
         done = data;
         text.textContent = data.text;
+        text.classList.toggle("silent", data.text === "");
       } else {
         this.say("state", "answering");
         text.append(data.text);

@@ -7,10 +7,15 @@ export class Family {
   constructor(listed) {
     this.name = listed.family;
     this.blocks = listed.blocks;
-    this.sizes = listed.variants;
     this.teacherLayers = listed.blocks.flat().length;
+    this.update(listed);
     /** Mean milliseconds between tokens that the service has measured, by id of the size. */
     this.measuredMs = new Map();
+  }
+
+  /** Take what is predicted now; the ladder itself never changes. */
+  update(listed) {
+    this.sizes = listed.variants;
   }
 
   get isCalibrated() {

@@ -16,7 +16,7 @@ export function bytes(count) {
 
 /** "69.6 %". */
 export function percent(share) {
-  return `${(100 * share).toFixed(share === 1 ? 0 : 1)} %`;
+  return `${(100 * share).toFixed(share === 1 ? 0 : 1)}\u00a0%`;
 }
 
 /** "0.84 ms", "24.8 ms", "310 ms", "1.2 s". */

@@ -32,7 +32,7 @@ class Page {
     this.toggle = document.getElementById("compare");
     this.toggle.addEventListener("change", () => this.compare());
     this.compare();
-    this.load = new Load(family, () => this.measured());
+    this.load = new Load(family, () => this.redraw());
   }
 
   /** How many sizes are asked. */
@@ -58,11 +58,13 @@ class Page {
     this.curve.mark(new Map(lanes.map((lane) => [lane.letter, this.family.indexOf(lane.size.id)])));
   }
 
-  measured() {
-    const now = JSON.stringify([...this.family.measuredMs]);
+  /** Show what is known of the sizes now, if that has changed. */
+  redraw() {
+    const now = JSON.stringify([this.family.sizes, [...this.family.measuredMs]]);
     if (now === this.drawn) return;
     this.drawn = now;
     this.lanes.forEach((lane) => lane.show());
+    this.mark();
     this.curve.draw();
     fillTable(this.table, this.family);
   }
@@ -77,8 +79,18 @@ class Page {
       this.announcer.textContent = (await Promise.all(runs)).join(" ");
     } finally {
       this.prompt.isRunning = false;
-      this.load.poll();
     }
+    await this.refresh();
+  }
+
+  /** Read what the answer has changed: counts, and predictions that learn from what is measured. */
+  async refresh() {
+    try {
+      this.family.update(await fetchVariants());
+    } catch (error) {
+      if (!(error instanceof ServiceError)) throw error;
+    }
+    this.load.poll();
   }
 
   stop() {

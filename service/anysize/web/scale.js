@@ -15,7 +15,7 @@ export function logarithmic([low, high], [start, end]) {
 function linearTicks(low, high, count) {
   const rough = (high - low || 1) / count;
   const power = 10 ** Math.floor(Math.log10(rough));
-  const step = [1, 2, 5, 10].map((one) => one * power).find((one) => one >= rough);
+  const step = [1, 2, 2.5, 5, 10].map((one) => one * power).find((one) => one >= rough);
   const ticks = [];
   for (let tick = Math.ceil(low / step); tick * step <= high; tick += 1) ticks.push(tick * step);
   return ticks;
