@@ -13,8 +13,7 @@ help:
 
 .PHONY: serve  ## Set up, fetch the built-in teacher once, and serve on http://127.0.0.1:8000.
 serve: $(VENV)/.service
-	@$(BIN)/anysize fetch
-	@$(BIN)/anysize serve
+	@$(BIN)/anysize serve --fetch
 
 .PHONY: test  ## Set up and run all tests.
 test: $(VENV)/.dev

@@ -41,11 +41,12 @@ def fetch(
 
     Examples: `anysize fetch` | `anysize fetch --family runs/qwen3-4b/family`
     """
-    from anysize.family.fetch import fetch_builtin_teacher, hub_teacher
-    from anysize.family.manifest import FolderTeacher, HubTeacher, read_manifest
-
     with errors_for_people():
         folder = load_settings(family=family).family
+        say("looking for the teacher")
+        from anysize.family.fetch import fetch_builtin_teacher, hub_teacher
+        from anysize.family.manifest import FolderTeacher, HubTeacher, read_manifest
+
         teacher = read_manifest(folder).teacher if folder else None
         if isinstance(teacher, HubTeacher):
             say(f"downloading {teacher.repo} at {teacher.revision[:12]}")
@@ -70,6 +71,9 @@ def serve(
     compile_kernels: CompileOption = None,
     quantize: QuantizeOption = None,
     max_queued_requests: Annotated[int | None, typer.Option(help="Requests that may wait (64).")] = None,
+    bring: Annotated[
+        bool, typer.Option("--fetch", help="Bring the built-in teacher first, unless it is here already.")
+    ] = False,
     drain_s: Annotated[float | None, typer.Option(help="Seconds to finish requests after SIGTERM (30).")] = None,
     log_format: Annotated[Literal["text", "json"] | None, typer.Option(help="Form of the log (text).")] = None,
     log_level: Annotated[
@@ -102,7 +106,13 @@ def serve(
         from anysize.commands.logs import announcer, set_up_logs
 
         set_up_logs(settings)
-        announcer(settings, say)("loading torch and transformers")
+        announce = announcer(settings, say)
+        announce("loading torch and transformers")
+        if bring and settings.family is None and settings.teacher is None:
+            from anysize.family.fetch import fetch_builtin_teacher
+
+            announce("looking for the built-in teacher")
+            fetch_builtin_teacher(announce)
         from anysize.commands.serve import run_server
 
         run_server(settings, say=say)

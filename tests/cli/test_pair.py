@@ -5,20 +5,27 @@ import os
 import shutil
 import subprocess
 import sys
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 
 import httpx
 import pytest
 import torch
+import uvicorn
 from fakes import CPU, byte_tokenizer, save_checkpoint_folder, tiny_bank
-from models import eventually
+from models import KV_BYTES, eventually
 from serving import LIMIT_S
 from transformers import AutoModelForCausalLM
 from typer.testing import CliRunner, Result
 
+from anysize.api.app import create_app
 from anysize.cli import app
+from anysize.commands.serve import listening, load_family, load_model
 from anysize.family import pair as pairs
 from anysize.family.pair import Pair
+from anysize.settings import Settings
 
 KEPT, LAYERS = (0, 2, 5), 6
 PROMPT = "The sea"
@@ -47,42 +54,69 @@ def run(*arguments: str) -> Result:
     return CliRunner().invoke(app, arguments, env={"COLUMNS": "200", "NO_COLOR": "1", "TERM": "dumb"})
 
 
-@pytest.mark.parametrize("architecture", ["qwen3", "llama", "gpt_neox"])
-def test_a_pair_is_served_and_answers_as_plain_transformers(tmp_path: Path, architecture: str):
-    teacher, student = write_pair(tmp_path, architecture)
+@contextmanager
+def in_a_process(folder: Path, teacher: Path, student: Path) -> Iterator[str]:
+    """The command itself."""
     command = [sys.executable, "-m", "anysize", "serve", "--teacher", str(teacher), "--student", str(student)]
-    log = tmp_path / "log"
+    log = folder / "log"
     with log.open("w") as stream:
         process = subprocess.Popen([*command, "--port", "0", "--no-compile"], stderr=stream, env=os.environ)
     try:
         eventually(lambda: "serving on" in log.read_text() or process.poll() is not None)
         assert process.poll() is None, log.read_text()
-        url = log.read_text().split("serving on ")[1].split(" ")[0]
-        with httpx.Client(base_url=url, timeout=LIMIT_S, trust_env=False) as client:
-            listed = client.get("/variants").json()
-            assert listed["family"] == "teacher"
-            middle = listed["variants"][1]
-            # The Llama pair is patched from the front, the others from the back (paper, Appendix B).
-            assert middle["patched"] == ([1] if architecture == "llama" else [2, 3])
-            for variant, reference in (("student", student), (middle["id"], None), ("teacher", teacher)):
-                ask = {"prompt": PROMPT, "max_tokens": 8, "variant": variant, "logprobs": 0}
-                answer = client.post("/generate", json=ask).json()
-                got = [token["token_id"] for token in answer["logprobs"]]
-                if reference is None:
-                    exported = tmp_path / "exported"
-                    options = ("--size", variant, "--out", str(exported))
-                    environment = {"ANYSIZE_TEACHER": str(teacher), "ANYSIZE_STUDENT": str(student)}
-                    done = CliRunner().invoke(app, ["export", *options], env=environment)
-                    assert done.exit_code == 0, done.output
-                    reference = exported
-                expected = plain_answer(reference, 8)
-                assert got, variant
-                # An end token that transformers was told to ignore ends ours.
-                assert got == expected[: len(got)]
-                assert len(got) == 8 or answer["finish_reason"] == "stop"
+        yield log.read_text().split("serving on ")[1].split(" ")[0]
     finally:
         process.terminate()
         process.wait(LIMIT_S)
+
+
+@contextmanager
+def in_a_thread(_folder: Path, teacher: Path, student: Path) -> Iterator[str]:
+    """What the command runs, without the seconds that a process takes to start."""
+    settings = Settings(teacher=str(teacher), student=str(student), compile=False, kv_bytes=KV_BYTES)
+    family = load_family(settings)
+    server = uvicorn.Server(
+        uvicorn.Config(create_app(settings, family, load_model(settings, family, None)), log_level="critical")
+    )
+    with listening("127.0.0.1", 0) as listener:
+        thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]}, daemon=True)
+        thread.start()
+        eventually(lambda: server.started)
+        try:
+            yield f"http://127.0.0.1:{listener.getsockname()[1]}"
+        finally:
+            server.should_exit = True
+            thread.join(timeout=LIMIT_S)
+            assert not thread.is_alive()
+
+
+@pytest.mark.parametrize(
+    ("architecture", "served"), [("qwen3", in_a_process), ("llama", in_a_thread), ("gpt_neox", in_a_thread)]
+)
+def test_a_pair_is_served_and_answers_as_plain_transformers(
+    tmp_path: Path, architecture: str, served: Callable[..., AbstractContextManager[str]]
+):
+    teacher, student = write_pair(tmp_path, architecture)
+    exported = tmp_path / "exported"
+    with (
+        served(tmp_path, teacher, student) as url,
+        httpx.Client(base_url=url, timeout=LIMIT_S, trust_env=False) as client,
+    ):
+        listed = client.get("/variants").json()
+        assert listed["family"] == "teacher"
+        middle = listed["variants"][1]
+        # The Llama pair is patched from the front, the others from the back (paper, Appendix B).
+        assert middle["patched"] == ([1] if architecture == "llama" else [2, 3])
+        environment = {"ANYSIZE_TEACHER": str(teacher), "ANYSIZE_STUDENT": str(student)}
+        options = ("--size", middle["id"], "--out", str(exported))
+        assert CliRunner().invoke(app, ["export", *options], env=environment).exit_code == 0
+        for variant, checkpoint in (("student", student), (middle["id"], exported), ("teacher", teacher)):
+            ask = {"prompt": PROMPT, "max_tokens": 8, "variant": variant, "logprobs": 0}
+            answer = client.post("/generate", json=ask).json()
+            got = [token["token_id"] for token in answer["logprobs"]]
+            # An end token that transformers is told to ignore ends ours.
+            assert got == plain_answer(checkpoint, 8)[: len(got)]
+            assert len(got) == 8 or (got and answer["finish_reason"] == "stop")
 
 
 def test_variants_and_generate_take_a_pair(tmp_path: Path):

@@ -42,10 +42,8 @@ def load_family(settings: Settings, say: Callable[[str], None] = console.say) ->
     device, dtype = settings.torch_device(), settings.torch_dtype()
     if settings.teacher is not None and settings.student is not None:
         pair = Pair.found(settings.teacher, settings.student, say)
-        say(f"checking and loading {pair.teacher} and {pair.student}")
         return pair.load(dtype=dtype, device=device, patch_order=settings.patch_order, quantization=settings.quantize)
     folder = builtin_folder() if settings.family is None else settings.family
-    say(f"checking and loading the weights of {folder.name}")
     return Family.load(folder, dtype=dtype, device=device, quantization=settings.quantize)
 
 
@@ -122,6 +120,7 @@ def run_server(settings: Settings, *, say: Callable[[str], None]) -> None:
     with listening(settings.host, settings.port) as listener:
         say = announcer(settings, say)
         kernels = load_kernels(settings, say)
+        say("checking and loading the weights")
         family = load_family(settings, say)
         smallest, largest = family.ladder[0], family.ladder[-1]
         say(
