@@ -91,7 +91,7 @@ def test_without_a_command_help_is_shown():
 
 def test_variants_as_json_are_the_ladder(folder: Path, family: Family):
     listed = printed(run("variants", "--family", str(folder), "--json"))
-    assert set(listed) == {"family", "variants"}
+    assert set(listed) == {"family", "blocks", "variants"}
     assert [(out["id"], out["parameters"]) for out in listed["variants"]] == [
         (size.id, size.footprint.parameters) for size in family.ladder
     ]

@@ -1,5 +1,6 @@
 """What `anysize serve` writes to its log: one line a request, and nothing that a client wrote."""
 
+import io
 import json
 import logging
 import os
@@ -9,10 +10,12 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+import pytest
 from models import eventually
 from serving import LIMIT_S
 
-from anysize.commands.logs import TextLines
+from anysize.commands.logs import TextLines, set_up_logs
+from anysize.settings import Settings
 
 SECRET = "canary7f3a"
 
@@ -75,3 +78,18 @@ def test_for_people_fields_follow_the_line():
     record.__dict__["fields"] = {"route": "/generate", "status": 200, "tpot_ms": None, "ttft_ms": 1.5}
     line = TextLines().format(record)
     assert line.endswith("INFO anysize.requests: request route=/generate status=200 ttft_ms=1.5")
+
+
+def test_lines_go_to_standard_error_as_it_is_by_then(monkeypatch: pytest.MonkeyPatch):
+    root = logging.getLogger()
+    handlers, level = list(root.handlers), root.level
+    try:
+        closed = io.StringIO()
+        monkeypatch.setattr(sys, "stderr", closed)
+        set_up_logs(Settings())
+        closed.close()
+        monkeypatch.setattr(sys, "stderr", io.StringIO())
+        logging.getLogger("anysize").info("here")
+        assert sys.stderr.getvalue().endswith("INFO anysize: here\n")  # pyright: ignore[reportAttributeAccessIssue]
+    finally:
+        root.handlers, root.level = handlers, level

@@ -2,9 +2,10 @@
 
 import json
 import logging
+import sys
 from collections.abc import Callable
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, TextIO
 
 from anysize.settings import Settings
 
@@ -17,7 +18,7 @@ _CHATTY = ("asyncio", "httpcore", "httpx", "huggingface_hub", "opentelemetry", "
 
 def set_up_logs(settings: Settings) -> None:
     """Send every log line of this process to standard error, in the form that the settings name."""
-    handler = logging.StreamHandler()
+    handler = _StandardError()
     handler.setFormatter(JsonLines() if settings.log_format == "json" else TextLines())
     logging.basicConfig(level=_LEVELS[settings.log_level], handlers=[handler], force=True)
     for name in _CHATTY:
@@ -57,6 +58,18 @@ class JsonLines(logging.Formatter):
         if record.exc_info:
             line["exception"] = self.formatException(record.exc_info)
         return json.dumps(line)
+
+
+class _StandardError(logging.StreamHandler[TextIO]):
+    """To whatever standard error is when a line is written; whoever has replaced it may have closed what it was."""
+
+    def __init__(self) -> None:
+        logging.Handler.__init__(self)
+
+    @property
+    def stream(self) -> TextIO:  # pyright: ignore[reportIncompatibleVariableOverride]
+        """Standard error."""
+        return sys.stderr
 
 
 def _fields(record: logging.LogRecord) -> dict[str, Any]:
