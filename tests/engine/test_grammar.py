@@ -56,7 +56,7 @@ def asked(family: Family, schema: Any = None, **options: Any) -> GenerationReque
         id="x",
         prompt_ids=[9, 10],
         size=family.teacher,
-        sampling=Sampling(**{"max_tokens": 120, "temperature": 1.0, "seed": 1, **options}),
+        sampling=Sampling(**{"max_tokens": 1500, "temperature": 1.0, "seed": 1, **options}),
         grammar=None if schema is None else GRAMMARS[family].of_schema(schema, "response_format"),  # pyright: ignore[reportArgumentType]
     )
 
@@ -81,10 +81,8 @@ def test_answers_follow_their_schema_and_leave_their_neighbours_alone(
             asked(family, seed=seed, max_tokens=8),
         )
     assert beside == before
-    if kept.finish_reason == "stop":
-        jsonschema_rs.validate(schema, json.loads(kept.text))
-    else:
-        assert len(kept.token_ids) == 120
+    assert kept.finish_reason == "stop"  # every schema here allows finitely many texts, all of them short enough
+    jsonschema_rs.validate(schema, json.loads(kept.text))
 
 
 def test_an_answer_ends_where_nothing_may_follow():
