@@ -34,7 +34,7 @@ def run(measured_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     monkeypatch.setenv("ANYSIZE_COMPILE", "false")
 
     def command(name: str, *arguments: str, width: int = 80) -> Result:
-        environment = {"COLUMNS": str(width), "NO_COLOR": "1", "TERM": "dumb"}
+        environment = {"COLUMNS": str(width), "NO_COLOR": "1"}
         result = CliRunner().invoke(app, [name, "--family", str(measured_folder), *arguments], env=environment)
         assert result.exit_code == 0, result.output
         return result

@@ -1,5 +1,6 @@
 """`anysize variants`: the served sizes, with what they cost and what they are worth."""
 
+import shutil
 from pathlib import Path
 
 from rich.table import Table
@@ -39,19 +40,22 @@ def show_variants(family: Family, settings: Settings, *, plot: Path | None, as_j
         return
     cells = [_cells(variant) for variant in ladder.variants]
     left_out: set[str] = set()
+    width = shutil.get_terminal_size().columns
     table = _table(ladder.family, cells, left_out)
     for column in _DISPENSABLE:
-        if terminal.measure(table, options=terminal.options.update_width(_WIDEST)).maximum <= terminal.width:
+        if terminal.measure(table, options=terminal.options.update_width(_WIDEST)).maximum <= width:
             break
         left_out.add(column)
         table = _table(ladder.family, cells, left_out)
-    terminal.print(table)
+    terminal.print(table, width=width)
     datasets = sorted({variant.quality.dataset for variant in ladder.variants if variant.quality})
     if datasets:
-        terminal.print(f"ppl: perplexity on {', '.join(datasets)}", highlight=False)
+        terminal.print(f"ppl: perplexity on {', '.join(datasets)}", highlight=False, width=width)
     if ladder.variants[0].predicted_tpot_ms:
         batches = ", ".join(map(str, SHOWN_BATCHES))
-        terminal.print(f"ms/token: predicted for batches of {batches} requests of this size", highlight=False)
+        terminal.print(
+            f"ms/token: predicted for batches of {batches} requests of this size", highlight=False, width=width
+        )
 
 
 def _cells(variant: VariantOut) -> dict[str, str]:

@@ -114,6 +114,8 @@ class Planner:
     def _lasting(self, sizes: Sequence[Size], budget: Budget, ask: Ask, correction: float) -> Sequence[Size]:
         """The sizes that keep a budget in the present traffic for ever; the smallest where none does."""
         flow = self._traffic.flow()
+        if not flow.answers_per_s:
+            return sizes
         factor = correction * self._margin
         ceiling_ms = max(ms for ms in (budget.ttft_ms, budget.tpot_ms, budget.total_ms) if ms is not None) / factor
         for count in range(len(sizes), 1, -1):
