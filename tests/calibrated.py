@@ -2,16 +2,15 @@
 
 from typing import Any
 
-from fakes import WatchedFamily
-
+from anysize.family.family import Family
 from anysize.sizing.calibration import Calibration, Key, StepOut
 from anysize.sizing.latency import FEATURES
 
 MS_A_LAYER = 10.0
 
 
-def calibration(family: WatchedFamily) -> Calibration:
-    """Steps take a thousand times longer than a tiny model's do, so that load and correction change little."""
+def calibration(family: Family, ms_a_layer: float = MS_A_LAYER) -> Calibration:
+    """By default steps take a thousand times longer than a tiny model's, so that load and correction change little."""
     step: dict[str, Any] = {"variant": "teacher", "tokens": 1, "stored": 0, "wants_logits": True}
     key = Key(
         family_sha256="", device="cpu", processor="", dtype="", threads=1, compiled=False, quantize=None, torch=""
@@ -22,7 +21,7 @@ def calibration(family: WatchedFamily) -> Calibration:
         blocks=[len(block) for block in family.bank.blocks.blocks],
         shares_base=True,
         shares_head=True,
-        coefficients=dict.fromkeys(FEATURES, 0.0) | {"teacher_reads": MS_A_LAYER},
+        coefficients=dict.fromkeys(FEATURES, 0.0) | {"teacher_reads": ms_a_layer},
         margin=1.0,
         steps=[StepOut.model_validate({"rows": [step], "measured_ms": 1.0, "predicted_ms": 1.0})],
     )

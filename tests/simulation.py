@@ -11,7 +11,7 @@ from anysize.engine.request import Timing
 from anysize.engine.scheduler import Scheduler
 from anysize.family.family import Size
 from anysize.family.variant import Variant
-from anysize.sizing.budget import Budget, admitted
+from anysize.sizing.budget import Budget, admitted, stand_ins
 from anysize.sizing.latency import LatencyModel
 from anysize.sizing.load import Ask
 from anysize.sizing.planner import Planner
@@ -131,5 +131,5 @@ def _job(
     planner.arrived(ask, scheduler.load, arrival.at_s)
     budget = Budget(min_parameters=ladder[0].footprint.parameters, ttft_ms=bounds.ttft_ms, tpot_ms=bounds.tpot_ms)
     promise = planner.promise(ladder, budget, ask, scheduler.load)
-    sizes = admitted(ladder, budget)
-    return Job(variants=tuple(size.variant for size in sizes[: sizes.index(promise.size) + 1]), **given)
+    allowed = stand_ins(admitted(ladder, budget), promise.size, budget)
+    return Job(variants=tuple(size.variant for size in allowed), **given)

@@ -103,6 +103,11 @@ class Settings(BaseSettings):
             )
         return self
 
+    @property
+    def pair(self) -> tuple[str, str] | None:
+        """Teacher and student, where they are given instead of a family."""
+        return (self.teacher, self.student) if self.teacher is not None and self.student is not None else None
+
     def torch_device(self) -> "torch.device":
         """The device, with `auto` resolved.
 

@@ -2,9 +2,9 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
 
 import pytest
+from calibrated import calibration
 from fakes import long_winded_family
 from models import HashModel, limits
 
@@ -14,28 +14,9 @@ from anysize.bench.desk import Desk, desk
 from anysize.engine.engine import Engine
 from anysize.family.family import Family
 from anysize.settings import Settings
-from anysize.sizing.calibration import Calibration, Key, StepOut
-from anysize.sizing.latency import FEATURES
 from anysize.sizing.planner import Planner
 
 MS_A_LAYER = 0.001
-
-
-def calibration(family: Family) -> Calibration:
-    step: dict[str, Any] = {"variant": "teacher", "tokens": 1, "stored": 0, "wants_logits": True}
-    key = Key(
-        family_sha256="", device="cpu", processor="", dtype="", threads=1, compiled=False, quantize=None, torch=""
-    )
-    return Calibration(
-        schema_version=1,
-        key=key,
-        blocks=[len(block) for block in family.bank.blocks.blocks],
-        shares_base=True,
-        shares_head=True,
-        coefficients=dict.fromkeys(FEATURES, 0.0) | {"teacher_reads": MS_A_LAYER},
-        margin=1.0,
-        steps=[StepOut.model_validate({"rows": [step], "measured_ms": 1.0, "predicted_ms": 1.0})],
-    )
 
 
 @contextmanager
@@ -43,7 +24,7 @@ def hash_desk(family: Family, **given: int) -> Iterator[Desk]:
     """A desk whose steps take no time worth mentioning."""
     engine = Engine(family, HashModel(), limits(**given))
     engine.start()
-    found = calibration(family)
+    found = calibration(family, MS_A_LAYER)
     try:
         yield Desk(family, engine, Planner(found.model(), limits(**given), margin=1.0))
     finally:
@@ -69,10 +50,9 @@ def test_a_burst_is_played_under_each_policy_and_every_request_has_one_end():
     law = Law(quiet=0.02, burst=0.05, quiet_s=0.2, burst_s=0.2, seconds=0.6, seed=1)
     small = {"max_running_requests": 2, "max_queued_requests": 2}
 
-    report = bench_burst(
-        family, calibration(family).model(), limits(**small), lambda: hash_desk(family, **small), law,
-        slack=1000, say=said.append,
-    )  # fmt: skip
+    model = calibration(family, MS_A_LAYER).model()
+    bound, play = limits(**small), lambda: hash_desk(family, **small)
+    report = bench_burst(family, model, bound, play, law, slack=1000, say=said.append)
 
     assert [line.split(":")[0] for line in said] == ["largest", "smallest", "anysize"]
     assert report["requests"] > 10
@@ -91,7 +71,7 @@ def test_a_desk_is_what_a_service_would_be_with_a_real_model(with_floor: bool):
 
     family = long_winded_family()
     floor = family.ladder[0].footprint.parameters if with_floor else None
-    with desk(family, model_for(family, requests=2, tokens=64), Settings(), calibration(family)) as one:
+    with desk(family, model_for(family, requests=2, tokens=64), Settings(), calibration(family, MS_A_LAYER)) as one:
         answer = one.budgeted([5, 6, 7], 4, Budget(tpot_ms=1e6, min_parameters=floor)).result(timeout=60)
     assert answer.size is family.teacher
     assert answer.completion_tokens == 4

@@ -15,34 +15,21 @@ from typing import Any
 import httpx
 import pytest
 import yaml
+from calibrated import calibration
 from dashboard import ALERTS, asked, dashboard
-from fakes import Gate, WatchedFamily, long_winded_family
+from fakes import Gate, long_winded_family
 from models import eventually
 from prometheus_client.parser import text_string_to_metric_families
 from serving import LIMIT_S, RunningService, serving
 
 from anysize.engine.request import GenerationRequest, Sampling
-from anysize.sizing.calibration import Calibration, Key, StepOut
-from anysize.sizing.latency import FEATURES
 
 
 @contextmanager
 def calibrated() -> Iterator[RunningService]:
     """A service that runs one answer at a time and expects a millisecond a teacher layer."""
-    family: WatchedFamily = long_winded_family()
-    step: dict[str, Any] = {"variant": "teacher", "tokens": 1, "stored": 0, "wants_logits": True}
-    key = {"family_sha256": "", "device": "cpu", "processor": "", "dtype": "", "threads": 1, "compiled": False}
-    calibration = Calibration(
-        schema_version=1,
-        key=Key(**key, quantize=None, torch=""),
-        blocks=[len(block) for block in family.bank.blocks.blocks],
-        shares_base=True,
-        shares_head=True,
-        coefficients=dict.fromkeys(FEATURES, 0.0) | {"teacher_reads": 1.0},
-        margin=1.0,
-        steps=[StepOut.model_validate({"rows": [step], "measured_ms": 1.0, "predicted_ms": 1.0})],
-    )
-    with serving(family, calibration=calibration, max_running_requests=1) as service:
+    family = long_winded_family()
+    with serving(family, calibration=calibration(family, ms_a_layer=1.0), max_running_requests=1) as service:
         yield service
 
 

@@ -8,6 +8,7 @@ import pytest
 from fakes import byte_tokenizer, tiny_bank
 from hypothesis import given
 from hypothesis import strategies as st
+from simulation import EndlessPages
 
 from anysize.engine.job import Job
 from anysize.engine.limits import Limits
@@ -17,7 +18,7 @@ from anysize.errors import BudgetError, BusyError
 from anysize.family.family import Family
 from anysize.family.variant import Variant
 from anysize.sizing.budget import Budget
-from anysize.sizing.correction import Correction
+from anysize.sizing.correction import Corrected, Correction
 from anysize.sizing.latency import LatencyModel, Shape
 from anysize.sizing.load import Ask, Forecast, Outlook
 from anysize.sizing.planner import Planner
@@ -64,29 +65,6 @@ asks = st.builds(Ask, st.integers(1, 60), st.integers(1, 20), st.integers(1, 3))
 bounds = st.none() | st.floats(0.5, 400)
 
 
-class Place:
-    """Pages without end."""
-
-    length = border = 0
-
-    def __init__(self, variant: Variant) -> None:
-        self.variant = variant
-
-
-class EndlessPages:
-    def keeps(self, prompt_tokens: int) -> bool:
-        return False
-
-    def reserve(self, variant: Variant, tokens: int, prompt_ids: object = (), *, keeps_answer: bool = False) -> Place:
-        return Place(variant)
-
-    def move(self, sequence: object, variant: Variant, tokens: int, token_ids: object) -> Place:
-        return Place(variant)
-
-    def release(self, sequence: object) -> None:
-        pass
-
-
 def by_scheduler(ahead: list[Job], asked: Job) -> tuple[float, float]:
     """Time to first token and to the last, by the real scheduler's steps one after another."""
     scheduler: Scheduler[Job] = Scheduler(LIMITS, EndlessPages())
@@ -119,7 +97,7 @@ jobs = st.builds(
 def test_what_is_foreseen_is_what_the_scheduler_does(ahead: list[Job], asked: Job):
     waiting = [Underway(job.variants[0], job.prompt_tokens, 0, job.max_tokens) for job in ahead]
     ask = Ask(asked.prompt_tokens, asked.max_tokens)
-    foreseen = Outlook(model(), LIMITS, Load((), tuple(waiting))).forecast(asked.variants[0], ask)
+    foreseen = Outlook(Corrected(model()), LIMITS, Load((), tuple(waiting))).forecast(asked.variants[0], ask)
     ttft_ms, total_ms = by_scheduler(ahead, asked)
     # Steps that are alike are taken together, at the mean of what they attend to.
     assert foreseen.ttft_ms == pytest.approx(ttft_ms, rel=0.02)
@@ -158,7 +136,7 @@ def test_the_largest_size_that_is_foreseen_to_fit_answers(
     load: Load, ask: Ask, ttft_ms: float | None, tpot_ms: float | None, total_ms: float | None
 ):
     budget = Budget(ttft_ms=ttft_ms, tpot_ms=tpot_ms, total_ms=total_ms)
-    outlook = Outlook(model(), LIMITS, load)
+    outlook = Outlook(Corrected(model()), LIMITS, load)
 
     def fits(variant: Variant) -> bool:
         likely = outlook.forecast(variant, ask).times(1.25)
@@ -206,14 +184,14 @@ def test_what_no_size_can_keep_is_refused_with_what_is_possible():
     with pytest.raises(BudgetError) as refusal:
         planner(2.0).promise(family().ladder, budget, Ask(8, 8), Load())
     smallest = family().ladder[0]
-    possible = Outlook(model(), LIMITS, Load()).forecast(smallest.variant, Ask(8, 8)).times(2.0)
+    possible = Outlook(Corrected(model()), LIMITS, Load()).forecast(smallest.variant, Ask(8, 8)).times(2.0)
     assert f"tpot_ms {possible.tpot_ms:.1f}" in str(refusal.value)
     assert smallest.id in str(refusal.value)
 
 
 def test_what_only_the_load_forbids_may_be_asked_again():
     ask = Ask(8, 8)
-    alone = Outlook(model(), LIMITS, Load()).forecast(family().teacher.variant, ask)
+    alone = Outlook(Corrected(model()), LIMITS, Load()).forecast(family().teacher.variant, ask)
     budget = Budget(ttft_ms=1.01 * alone.ttft_ms, or_reject=True)
     assert planner().promise(family().ladder, budget, ask, Load()).size == family().teacher
     crowd = Load(waiting=(Underway(family().teacher.variant, 100, 0, 100),) * 20)
@@ -225,7 +203,9 @@ def test_what_only_the_load_forbids_may_be_asked_again():
 def test_more_load_never_makes_a_request_faster():
     ask, variant = Ask(20, 10), family().teacher.variant
     times = [
-        Outlook(model(), LIMITS, Load(waiting=(Underway(variant, 30, 0, 10),) * count)).forecast(variant, ask)
+        Outlook(Corrected(model()), LIMITS, Load(waiting=(Underway(variant, 30, 0, 10),) * count)).forecast(
+            variant, ask
+        )
         for count in range(12)
     ]
     assert [one.ttft_ms for one in times] == sorted(one.ttft_ms for one in times)
@@ -238,21 +218,36 @@ def test_a_forecast_is_stretched_as_a_whole():
 
 
 STEP = [StepRow(family().teacher.variant, 1, 10, True)]
+PROMPT = [StepRow(family().teacher.variant, 12, 0, True)]
 
 
 @pytest.mark.parametrize(("truth", "learned"), [(1.7, 1.7), (0.8, 0.8), (20.0, 3.0), (0.01, 0.5)])
 def test_steps_that_take_longer_or_less_are_learned_within_bounds(truth: float, learned: float):
     correction = Correction(model())
-    assert correction.factor == 1.0
+    assert correction.corrected() == Corrected(model())
     for _ in range(200):
         correction.saw(STEP, truth * model().step_ms(STEP))
-    assert correction.factor == pytest.approx(learned, rel=1e-3)
+    corrected = correction.corrected()
+    assert corrected.step_ms(STEP) == pytest.approx(learned * model().step_ms(STEP), rel=1e-3)
+    # Nothing is known of prompts yet, so they are taken to be as far off.
+    assert corrected.step_ms(PROMPT) == pytest.approx(learned * model().step_ms(PROMPT), rel=1e-3)
+
+
+def test_steps_with_prompts_have_a_factor_of_their_own():
+    correction = Correction(model())
+    for _ in range(200):
+        correction.saw(STEP, 0.9 * model().step_ms(STEP))
+        correction.saw([*STEP, *PROMPT], 1.4 * model().step_ms([*STEP, *PROMPT]))
+    corrected = correction.corrected()
+    assert (corrected.decoding, corrected.prompts) == (pytest.approx(0.9), pytest.approx(1.4))
+    assert corrected.step_ms([*PROMPT, *STEP]) == pytest.approx(1.4 * model().step_ms([*STEP, *PROMPT]))
+    assert corrected.tpot_ms(STEP[0].variant, rows=2, stored=10) == pytest.approx(0.9 * model().step_ms(STEP * 2))
 
 
 def test_a_prompt_that_is_taken_up_at_some_layer_teaches_nothing():
     correction = Correction(model())
     correction.saw([StepRow(family().teacher.variant, 8, 16, True, is_resumed=True)], 1e6)
-    assert correction.factor == 1.0
+    assert correction.corrected() == Corrected(model())
 
 
 def test_what_was_learned_changes_what_is_promised():
@@ -278,4 +273,4 @@ def test_threads_that_learn_at_once_leave_a_factor_between_what_they_saw():
         thread.start()
     for thread in threads:
         thread.join()
-    assert 0.9 <= correction.factor <= 1.5
+    assert 0.9 <= correction.corrected().decoding <= 1.5

@@ -15,6 +15,7 @@ from anysize.bench.burst import Arrival, Bounds, Law, Policy, arrivals
 from anysize.engine.limits import Limits
 from anysize.engine.workload import StepRow
 from anysize.family.family import Family
+from anysize.sizing.correction import Corrected
 from anysize.sizing.latency import LatencyModel, Shape
 from anysize.sizing.load import Ask
 from anysize.sizing.traffic import Flow, Traffic, steady
@@ -121,7 +122,7 @@ def test_more_traffic_and_larger_sizes_never_make_anybody_faster(
 
     def times(place: int, per_s: float) -> tuple[float, ...]:
         flow = Flow(per_s, prompts, answers)
-        forecast = steady(model(), LIMITS, family().ladder[place].variant, ask, flow, 1e6)
+        forecast = steady(Corrected(model()), LIMITS, family().ladder[place].variant, ask, flow, 1e6)
         return forecast.ttft_ms, forecast.total_ms
 
     ladder = range(len(family().ladder))
@@ -133,7 +134,7 @@ def test_more_traffic_and_larger_sizes_never_make_anybody_faster(
 
 def test_without_traffic_it_is_what_the_steps_of_the_request_alone_take():
     variant, flow = family().teacher.variant, Flow(0, 0, 1)
-    forecast = steady(model(), LIMITS, variant, Ask(100, 3), flow, math.inf)
+    forecast = steady(Corrected(model()), LIMITS, variant, Ask(100, 3), flow, math.inf)
     row = StepRow(variant, 1, 0, True)
     prefill_ms = sum(
         model().step_ms([step]) for step in (StepRow(variant, 64, 0, False), StepRow(variant, 36, 64, True))

@@ -20,7 +20,7 @@ from anysize.engine.pace import Pace
 from anysize.engine.request import Completion, GenerationRequest, Sampling
 from anysize.errors import AnysizeError, CalibrationError, RequestError
 from anysize.family.family import Size
-from anysize.sizing.budget import Budget, admitted
+from anysize.sizing.budget import Budget, admitted, stand_ins
 from anysize.sizing.load import Ask
 from anysize.sizing.planner import Promise
 
@@ -95,8 +95,7 @@ async def prepare(service: ServiceState, wanted: Wanted) -> list[Prepared]:
         # A full queue refuses before anybody pays for a tokenizer.
         service.engine.check_room()
         # Tokenizing a long prompt takes long enough to hold up everybody else's event loop; so may looking ahead.
-        encoded = await run_in_threadpool(wanted.encode)
-        promise = await run_in_threadpool(_promise, wanted, encoded, service)
+        encoded, promise = await run_in_threadpool(_encoded_and_promised, wanted, service)
     except AnysizeError as error:
         service.metrics.failed(error)
         raise
@@ -111,7 +110,7 @@ async def prepare(service: ServiceState, wanted: Wanted) -> list[Prepared]:
                 size=size,
                 sampling=encoded.sampling,
                 samples=wanted.samples,
-                allowed=_allowed(wanted, sizes, size),
+                allowed=tuple(sizes) if wanted.resize else stand_ins(sizes, size, budget),
                 is_resizable=wanted.resize,
                 pace=Pace(budget.tpot_ms, budget.total_ms),
                 grammar=encoded.grammar,
@@ -203,24 +202,16 @@ def _sizes(wanted: Wanted, service: ServiceState) -> list[Size]:
     return admitted(service.family.ladder, budget or Budget())
 
 
-def _allowed(wanted: Wanted, sizes: list[Size], size: Size) -> tuple[Size, ...]:
-    """Those of them that may take the place of the one that was chosen."""
-    if wanted.resize:
-        return tuple(sizes)
-    has_floor = wanted.budget is not None and wanted.budget.min_parameters is not None
-    return tuple(sizes[: sizes.index(size) + 1]) if has_floor else (size,)
-
-
-def _promise(wanted: Wanted, encoded: Encoded, service: ServiceState) -> Promise | None:
-    budget, planner = wanted.budget, service.planner
+def _encoded_and_promised(wanted: Wanted, service: ServiceState) -> tuple[Encoded, Promise | None]:
+    encoded, budget, planner = wanted.encode(), wanted.budget, service.planner
     if planner is None:
-        return None
+        return encoded, None
     asks = [Ask(len(prompt_ids), encoded.sampling.max_tokens, wanted.samples) for prompt_ids in encoded.prompts]
     load = service.engine.load()
     for ask in asks:
         planner.arrived(ask, load, time.monotonic())
     if budget is None or not budget.is_timed:
-        return None
+        return encoded, None
     if len(asks) > 1:
         raise RequestError("a latency budget is of one prompt; send each prompt as a request of its own")
-    return planner.promise(service.family.ladder, budget, asks[0], load)
+    return encoded, planner.promise(service.family.ladder, budget, asks[0], load)

@@ -10,7 +10,7 @@ import statistics
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
 from anysize.bench.decoding import prompts
@@ -108,7 +108,7 @@ def bench_burst(
     bounds = _bounds(family, model, slack)
     report: dict[str, Any] = {
         "benchmark": "burst",
-        "law": {name: getattr(law, name) for name in Law.__slots__},
+        "law": asdict(law),
         "requests": len(trace),
         "capacity_of_largest_requests_per_s": capacity_per_s,
         "ttft_bound_ms": bounds.ttft_ms,

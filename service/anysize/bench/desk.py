@@ -12,7 +12,7 @@ from anysize.engine.model import Model
 from anysize.engine.request import Completion, GenerationRequest, Sampling
 from anysize.family.family import Family, Size
 from anysize.settings import Settings
-from anysize.sizing.budget import Budget, admitted
+from anysize.sizing.budget import Budget, admitted, stand_ins
 from anysize.sizing.calibration import Calibration
 from anysize.sizing.load import Ask
 from anysize.sizing.planner import Planner
@@ -42,9 +42,8 @@ class Desk:
         load = self.engine.load()
         self.planner.arrived(ask, load, time.monotonic())
         promise = self.planner.promise(self.family.ladder, budget, ask, load)
-        sizes = admitted(self.family.ladder, budget)
-        allowed = sizes[: sizes.index(promise.size) + 1] if budget.min_parameters is not None else [promise.size]
-        return self.fixed(prompt_ids, max_tokens, promise.size, tuple(allowed))
+        allowed = stand_ins(admitted(self.family.ladder, budget), promise.size, budget)
+        return self.fixed(prompt_ids, max_tokens, promise.size, allowed)
 
     def fixed(
         self, prompt_ids: Sequence[int], max_tokens: int, size: Size, allowed: tuple[Size, ...] = ()

@@ -11,6 +11,7 @@ from anysize.engine.kernels.kernels import Kernels
 from anysize.engine.workload import StepRow
 from anysize.family.family import Family
 from anysize.sizing.calibrate import StepTimer
+from anysize.sizing.correction import Correction
 from anysize.sizing.latency import LatencyModel
 
 _MOST_ROWS, _CONTEXTS, _PROMPTS = 16, (16, 1024), (16, 512)
@@ -43,6 +44,9 @@ def bench_latency(
 ) -> dict[str, Any]:
     """Run random loads: 1 to 16 rows of any sizes, with 16 to 1,024 tokens stored, and prompts of up to 512 tokens.
 
+    Predictions are those of a service that has run the loads before: each load is predicted first, then measured, and
+    then learned from (`Correction`).
+
     Args:
         family: whose model runs.
         model: fitted on this machine.
@@ -53,14 +57,20 @@ def bench_latency(
 
     Returns:
         Median and 95th percentile of the absolute relative errors of time per output token and time to first token, and
-        the median of measured over predicted for each, which tells a machine that is slower now from a wrong model.
+        the median of measured times over those of the calibration alone, which tells how much slower the machine is now.
     """
     timer = StepTimer(family, kernels, tokens=_TOKENS, rows=_MOST_ROWS + 1)
+    correction = Correction(model)
     ratios: dict[str, list[float]] = {"tpot": [], "ttft": []}
+    stored: dict[str, list[float]] = {"tpot": [], "ttft": []}
     for done, load in enumerate(held_out(family, loads, seed), start=1):
+        corrected = correction.corrected()
         for kind, steps in (("tpot", [load.decoding]), ("ttft", load.prefill)):
-            measured_ms = sum(float(np.median([timer(rows) for _ in range(_REPEATS)])) for rows in steps)
-            ratios[kind].append(measured_ms / sum(map(model.step_ms, steps)))
+            steps_ms = [float(np.median([timer(rows) for _ in range(_REPEATS)])) for rows in steps]
+            ratios[kind].append(sum(steps_ms) / sum(map(corrected.step_ms, steps)))
+            stored[kind].append(sum(steps_ms) / sum(map(model.step_ms, steps)))
+            for rows, ms in zip(steps, steps_ms, strict=True):
+                correction.saw(rows, ms)
         on_progress(done / loads)
     report: dict[str, Any] = {"benchmark": "latency", "loads": loads, "seed": seed}
     for kind, over_predicted in ratios.items():
@@ -68,7 +78,7 @@ def bench_latency(
         report |= {
             f"{kind}_error_median": float(np.median(errors)),
             f"{kind}_error_p95": float(np.quantile(errors, 0.95)),
-            f"ratio_{kind}_measured_over_predicted": float(np.median(over_predicted)),
+            f"ratio_{kind}_measured_over_calibrated": float(np.median(stored[kind])),
         }
     return report
 

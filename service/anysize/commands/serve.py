@@ -40,8 +40,8 @@ def load_family(settings: Settings, say: Callable[[str], None] = console.say) ->
     if settings.threads:
         torch.set_num_threads(settings.threads)
     device, dtype = settings.torch_device(), settings.torch_dtype()
-    if settings.teacher is not None and settings.student is not None:
-        pair = Pair.found(settings.teacher, settings.student, say)
+    if settings.pair is not None:
+        pair = Pair.found(*settings.pair, say)
         return pair.load(dtype=dtype, device=device, patch_order=settings.patch_order, quantization=settings.quantize)
     folder = builtin_folder() if settings.family is None else settings.family
     return Family.load(folder, dtype=dtype, device=device, quantization=settings.quantize)
@@ -57,7 +57,7 @@ def load_kernels(settings: Settings, say: Callable[[str], None]) -> Kernels | No
     Raises:
         SettingsError: they are asked for by name and cannot be had.
     """
-    is_of_use = settings.torch_device().type == "cpu" and settings.torch_dtype() is torch.float32
+    is_of_use = kernels_are_of_use(settings)
     is_wanted = settings.compile or settings.quantize
     if is_wanted and (settings.compile is False or not is_of_use):
         raise SettingsError(
@@ -73,6 +73,11 @@ def load_kernels(settings: Settings, say: Callable[[str], None]) -> Kernels | No
             raise
         say(f"running without compiled kernels: {error}")
         return None
+
+
+def kernels_are_of_use(settings: Settings) -> bool:
+    """Whether there are compiled kernels for the device and dtype that the settings name."""
+    return settings.torch_device().type == "cpu" and settings.torch_dtype() is torch.float32
 
 
 def load_model(settings: Settings, family: Family, kernels: Kernels | None) -> Model:

@@ -33,13 +33,13 @@ class Place(Protocol):
     """
 
     @property
-    def variant(self) -> Variant: ...  # noqa: D102
+    def variant(self) -> Variant: ...  # noqa: D102  (see Attributes)
 
     @property
-    def length(self) -> int: ...  # noqa: D102
+    def length(self) -> int: ...  # noqa: D102  (see Attributes)
 
     @property
-    def border(self) -> int: ...  # noqa: D102
+    def border(self) -> int: ...  # noqa: D102  (see Attributes)
 
 
 class Pages(Protocol):

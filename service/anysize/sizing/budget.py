@@ -84,6 +84,17 @@ def admitted(ladder: Sequence[Size], budget: Budget) -> list[Size]:
     return inside
 
 
+def stand_ins(sizes: Sequence[Size], chosen: Size, budget: Budget) -> tuple[Size, ...]:
+    """The sizes that may answer in place of a chosen one while many want answers, that one included.
+
+    Args:
+        sizes: that the budget admits, smallest first.
+        chosen: one of them.
+        budget: which allows smaller ones by naming a floor.
+    """
+    return tuple(sizes[: sizes.index(chosen) + 1]) if budget.min_parameters is not None else (chosen,)
+
+
 def find_size(family: Family, text: str) -> Size:
     """The size that a person named: a fraction of the teacher, or a variant id.
 

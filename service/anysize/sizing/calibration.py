@@ -211,8 +211,8 @@ def _row_out(row: StepRow) -> RowOut:
 
 
 def _family_sha256(settings: Settings) -> str:
-    if settings.teacher is not None and settings.student is not None:
-        return Pair.kept(settings.teacher, settings.student).shape_sha256()
+    if settings.pair is not None:
+        return Pair.kept(*settings.pair).shape_sha256()
     return sha256_of((settings.family or builtin_folder()) / MANIFEST)
 
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from anysize.engine.limits import Limits
 from anysize.engine.workload import Load, StepRow, Underway
 from anysize.family.variant import Variant
-from anysize.sizing.latency import LatencyModel
+from anysize.sizing.correction import Corrected
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,7 +89,7 @@ class Outlook:
         load: what stands before the request.
     """
 
-    def __init__(self, model: LatencyModel, limits: Limits, load: Load) -> None:
+    def __init__(self, model: Corrected, limits: Limits, load: Load) -> None:
         self._model = model
         self._limits = limits
         self._running = [_Answer.of(one) for one in load.running if one.prompt_left or one.answer_left]

@@ -11,7 +11,7 @@ from anysize.errors import BudgetError, BusyError
 from anysize.family.family import Size
 from anysize.family.variant import Variant
 from anysize.sizing.budget import Budget, admitted
-from anysize.sizing.correction import Correction
+from anysize.sizing.correction import Corrected, Correction
 from anysize.sizing.latency import LatencyModel
 from anysize.sizing.load import Ask, Forecast, Outlook
 from anysize.sizing.traffic import Traffic, steady
@@ -50,7 +50,6 @@ class Planner:
     """
 
     def __init__(self, model: LatencyModel, limits: Limits, *, margin: float) -> None:
-        self._model = model
         self._limits = limits
         self._margin = margin
         self._correction = Correction(model)
@@ -70,7 +69,7 @@ class Planner:
 
     def tpot_ms(self, variant: Variant, *, rows: int, stored: int) -> float:
         """The expected time between two tokens in a batch of so many rows of one size."""
-        return self._correction.factor * self._model.tpot_ms(variant, rows=rows, stored=stored)
+        return self._correction.corrected().tpot_ms(variant, rows=rows, stored=stored)
 
     def promise(self, ladder: Sequence[Size], budget: Budget, ask: Ask, load: Load) -> Promise:
         """The largest size that keeps every bound beside a load; where none does, what the budget says.
@@ -89,9 +88,9 @@ class Planner:
             BusyError: some would with nothing beside it, but not now, and the budget says `or_reject`.
         """
         sizes = admitted(ladder, budget)
-        correction = self._correction.factor
-        now, idle = (self._forecasts(beside, ask, correction) for beside in (load, Load()))
-        if chosen := self._largest(self._lasting(sizes, budget, ask, correction), budget, now):
+        model = self._correction.corrected()
+        now, idle = (self._forecasts(model, beside, ask) for beside in (load, Load()))
+        if chosen := self._largest(self._lasting(model, sizes, budget, ask), budget, now):
             return chosen
         if not budget.or_reject:
             return Promise(sizes[0], budget, now(sizes[0].variant), is_expected=False)
@@ -107,19 +106,19 @@ class Planner:
             f"{_possible(sizes[0], idle, self._margin)}"
         )
 
-    def _forecasts(self, load: Load, ask: Ask, correction: float) -> Callable[[Variant], Forecast]:
-        outlook = Outlook(self._model, self._limits, load)
-        return lambda variant: outlook.forecast(variant, ask).times(correction)
+    def _forecasts(self, model: Corrected, load: Load, ask: Ask) -> Callable[[Variant], Forecast]:
+        outlook = Outlook(model, self._limits, load)
+        return lambda variant: outlook.forecast(variant, ask)
 
-    def _lasting(self, sizes: Sequence[Size], budget: Budget, ask: Ask, correction: float) -> Sequence[Size]:
+    def _lasting(self, model: Corrected, sizes: Sequence[Size], budget: Budget, ask: Ask) -> Sequence[Size]:
         """The sizes that keep a budget in the present traffic for ever; the smallest where none does."""
         flow = self._traffic.flow()
         if not flow.answers_per_s:
             return sizes
-        factor = correction * self._margin
-        ceiling_ms = max(ms for ms in (budget.ttft_ms, budget.tpot_ms, budget.total_ms) if ms is not None) / factor
+        longest_ms = max(ms for ms in (budget.ttft_ms, budget.tpot_ms, budget.total_ms) if ms is not None)
         for count in range(len(sizes), 1, -1):
-            times = steady(self._model, self._limits, sizes[count - 1].variant, ask, flow, ceiling_ms).times(factor)
+            variant = sizes[count - 1].variant
+            times = steady(model, self._limits, variant, ask, flow, longest_ms).times(self._margin)
             if budget.holds(ttft_ms=times.ttft_ms, tpot_ms=times.tpot_ms, total_ms=times.total_ms):
                 return sizes[:count]
         return sizes[:1]

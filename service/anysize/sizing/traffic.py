@@ -11,11 +11,14 @@ from threading import Lock
 from anysize.engine.limits import Limits
 from anysize.engine.workload import StepRow
 from anysize.family.variant import Variant
-from anysize.sizing.latency import LatencyModel
+from anysize.sizing.correction import Corrected
 from anysize.sizing.load import Ask, Forecast
 
 # Arrivals count for e-fold less after so long. 3 s with nothing on top was late for each burst in simulation.
 _MEMORY_S = 1.5
+# The rate rises with what comes and falls e-fold in so long: where one answer of a batch is on the largest size, the
+# others save little by being on smaller ones, so all of them had better stay small until a burst is over.
+_RELEASE_S = 8.0
 _WEIGHT = 0.1
 _ROUNDS = 30
 _SETTLED = 0.01
@@ -26,7 +29,7 @@ class Flow:
     """The present traffic.
 
     Attributes:
-        answers_per_s: that are asked for.
+        answers_per_s: that are asked for, in the busiest of the last seconds.
         prompt_tokens: of one, on average.
         answer_tokens: likewise.
     """
@@ -42,11 +45,11 @@ class Traffic:
     def __init__(self) -> None:
         self._lock = Lock()
         self._weight = 0.0  # of all arrivals so far, at the time of the last
-        self._before = 0.0  # of those before it
         self._last_s = 0.0
         self._seen = 0
         self._prompt_tokens = 0.0
         self._answer_tokens = 0.0
+        self._rate_per_s = 0.0  # as of the last
         self._used = 1.0  # of the longest answers that were allowed, which share came
 
     def arrived(self, ask: Ask, now_s: float, *, is_alone: bool = False) -> None:
@@ -56,8 +59,12 @@ class Traffic:
         answer after another, however fast they follow each other.
         """
         with self._lock:
-            self._before = self._weight * math.exp(-max(0.0, now_s - self._last_s) / _MEMORY_S)
-            self._weight = self._before + (0 if is_alone else ask.samples)
+            gap_s = max(0.0, now_s - self._last_s)
+            counted = self._weight * math.exp(-gap_s / _MEMORY_S)
+            # What comes by chance comes in lumps: one standard deviation on top of what was counted.
+            rate_per_s = (counted + math.sqrt(counted)) / _MEMORY_S
+            self._rate_per_s = max(rate_per_s, self._rate_per_s * math.exp(-gap_s / _RELEASE_S))
+            self._weight = counted + (0 if is_alone else ask.samples)
             self._last_s = max(now_s, self._last_s)
             self._seen += ask.samples
             share = max(_WEIGHT, ask.samples / self._seen)
@@ -83,7 +90,7 @@ class Traffic:
             )
 
 
-def steady(model: LatencyModel, limits: Limits, variant: Variant, ask: Ask, flow: Flow, ceiling_ms: float) -> Forecast:
+def steady(model: Corrected, limits: Limits, variant: Variant, ask: Ask, flow: Flow, ceiling_ms: float) -> Forecast:
     """Times of a request where everybody has its size and requests come as they do, for ever.
 
     As many answers run as come in the time that one takes, and each step carries the prompts that come during it. The

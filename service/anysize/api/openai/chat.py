@@ -1,29 +1,17 @@
 """`POST /v1/chat/completions`: a conversation, and its next message."""
 
-import uuid
 from collections.abc import Sequence
-from functools import partial
 from typing import Any, Literal, Self
 
 from fastapi import APIRouter, Request, Response
 from pydantic import BaseModel
 
 from anysize.api.answer import TokenTexts
-from anysize.api.answering import (
-    Encoded,
-    Prepared,
-    TpotHeader,
-    TtftHeader,
-    Wanted,
-    bounds,
-    completed,
-    prepare,
-    streamed,
-)
-from anysize.api.openai.answers import AnysizeOut, Finish, Head, OpenAIUsage, finish_of, token_bytes
+from anysize.api.answering import Encoded, TpotHeader, TtftHeader
+from anysize.api.openai.answers import AnysizeOut, Finish, OpenAIUsage, finish_of, token_bytes
 from anysize.api.openai.chat_request import ChatIn, ChatMessage
-from anysize.api.openai.models import named
-from anysize.api.openai.routes import DONE, ERRORS, EVENTS, ErrorEvents, joined
+from anysize.api.openai.routes import ERRORS, EVENTS
+from anysize.api.openai.writer import Writer, answered, joined
 from anysize.api.state import Service, ServiceState
 from anysize.engine.request import Completion, Pick, Piece
 
@@ -110,8 +98,15 @@ class ChunkChoice(BaseModel):
 
     index: int
     delta: Delta
-    logprobs: ChatLogprobs | None = None
-    finish_reason: Finish | None = None
+    logprobs: ChatLogprobs | None
+    finish_reason: Finish | None
+
+    @classmethod
+    def of(
+        cls, index: int, delta: Delta, logprobs: ChatLogprobs | None = None, finish_reason: Finish | None = None
+    ) -> Self:
+        """With a null for what there is not, as OpenAI's has it."""
+        return cls(index=index, delta=delta, logprobs=logprobs, finish_reason=finish_reason)
 
 
 class ChatChunk(BaseModel):
@@ -140,37 +135,12 @@ async def chat(
     x_slo_tpot_ms: TpotHeader = None,
 ) -> ChatOut | Response:
     """As OpenAI's, with `budget` beside it. Without `max_tokens` an answer may be as long as fits."""
-    variant, budget = named(service.family, body.model, bounds(body.budget, x_slo_ttft_ms, x_slo_tpot_ms))
-    wanted = Wanted(
-        id=f"chatcmpl-{uuid.uuid4().hex}",
-        budget=budget,
-        variant=variant,
-        samples=body.samples,
-        resize=bool(body.resize),
-        encode=partial(_encoded, body, service),
-    )
-    prepared = await prepare(service, wanted)
-    writer = ChatEvents(body, Head.of(wanted.id, service.family, prepared), prepared, service.texts)
-    if body.stream:
-        return streamed(service, prepared, writer)
-    return writer.whole(await completed(service, http, prepared))
+    slo_ms = (x_slo_ttft_ms, x_slo_tpot_ms)
+    return await answered(body, http, service, slo_ms, prefix="chatcmpl", encode=_encoded, writer=ChatWriter)
 
 
-class ChatEvents(ErrorEvents):
-    """Words the answers to a conversation, whole or as a `Script`.
-
-    Args:
-        body: what was asked.
-        head: of every chunk.
-        prepared: what is answered.
-        texts: of tokens, for logprobs.
-    """
-
-    def __init__(self, body: ChatIn, head: Head, prepared: Sequence[Prepared], texts: TokenTexts) -> None:
-        self._body = body
-        self._head = head
-        self._prepared = prepared
-        self._texts = texts
+class ChatWriter(Writer[ChatIn, ChunkChoice]):
+    """Words the answers to a conversation."""
 
     def whole(self, completions: Sequence[Completion]) -> ChatOut:
         """The plain answer."""
@@ -192,34 +162,24 @@ class ChatEvents(ErrorEvents):
 
     def begun(self) -> bytes:
         """Whose message it is."""
-        deltas = [Delta(role="assistant", content="") for _ in range(self._body.samples)]
-        return joined([self._chunk(ChunkChoice(index=index, delta=delta)) for index, delta in enumerate(deltas)])
+        opening = Delta(role="assistant", content="")
+        indices = range(self._body.samples)
+        return joined([self._chunk(ChunkChoice.of(index, opening)) for index in indices])
 
     def text(self, _place: int, piece: Piece) -> bytes:
         """A chunk."""
-        choice = ChunkChoice(index=piece.sample, delta=Delta(content=piece.text), logprobs=self._logprobs(piece.picks))
-        return joined([self._chunk(choice)])
+        logprobs = self._logprobs(piece.picks)
+        return joined([self._chunk(ChunkChoice.of(piece.sample, Delta(content=piece.text), logprobs))])
 
-    def done(self, completions: Sequence[Completion]) -> bytes:
-        """Why each answer ended, the usage where it was asked for, and the end."""
-        extras = AnysizeOut.of(self._prepared, completions)
-        last = [
-            ChunkChoice(index=index, delta=Delta(), finish_reason=finish_of(choice.finish_reason))
+    def _ends(self, completions: Sequence[Completion]) -> list[ChunkChoice]:
+        return [
+            ChunkChoice.of(index, Delta(), finish_reason=finish_of(choice.finish_reason))
             for index, choice in enumerate(completions[0].choices)
         ]
-        chunks = [self._chunk(choice) for choice in last[:-1]]
-        if self._body.with_usage:
-            usage = OpenAIUsage.of(self._prepared, completions)
-            chunks += [self._chunk(last[-1]), self._chunk(usage=usage, anysize=extras)]
-        else:
-            chunks.append(self._chunk(last[-1], anysize=extras))
-        return joined(chunks) + DONE
 
     def _chunk(self, choice: ChunkChoice | None = None, **more: Any) -> str:
-        out = ChatChunk(**self._head.fields(), object="chat.completion.chunk", choices=[], **more)
-        if choice is not None:
-            choice.logprobs, choice.finish_reason = choice.logprobs, choice.finish_reason  # null is said
-            out.choices.append(choice)
+        choices = [choice] if choice else []
+        out = ChatChunk(**self._head.fields(), object="chat.completion.chunk", choices=choices, **more)
         return out.model_dump_json(exclude_unset=True)
 
     def _logprobs(self, picks: Sequence[Pick]) -> ChatLogprobs | None:

@@ -1,10 +1,12 @@
 """The JSON of a chat."""
 
+from collections.abc import Mapping
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import ConfigDict, Field, model_validator
 
 from anysize.api.openai.options import NotSupported, OpenAIBody, Options
+from anysize.engine.grammars import JSON_OBJECT
 
 _MAX_CHARS = 10_000_000
 
@@ -96,9 +98,9 @@ class ChatIn(Options):
         return self.max_completion_tokens or self.max_tokens
 
     @property
-    def schema_of_answer(self) -> dict[str, Any] | None:
+    def schema_of_answer(self) -> Mapping[str, Any] | None:
         """The JSON schema that the answer must follow, if any."""
         wanted = self.response_format
         if isinstance(wanted, SchemaFormat):
-            return wanted.json_schema.schema_ or {"type": "object"}
-        return {"type": "object"} if wanted is not None and wanted.type == "json_object" else None
+            return wanted.json_schema.schema_ or JSON_OBJECT
+        return JSON_OBJECT if wanted is not None and wanted.type == "json_object" else None

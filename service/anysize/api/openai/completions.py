@@ -1,29 +1,17 @@
 """`POST /v1/completions`: prompts, and texts that go on from them."""
 
-import uuid
 from collections.abc import Sequence
-from functools import partial
 from typing import Annotated, Any, Literal, Self
 
 from fastapi import APIRouter, Request, Response
 from pydantic import BaseModel, Field, model_validator
 
 from anysize.api.answer import TokenTexts
-from anysize.api.answering import (
-    Encoded,
-    Prepared,
-    TpotHeader,
-    TtftHeader,
-    Wanted,
-    bounds,
-    completed,
-    prepare,
-    streamed,
-)
+from anysize.api.answering import Encoded, Prepared, TpotHeader, TtftHeader
 from anysize.api.openai.answers import AnysizeOut, Finish, Head, OpenAIUsage, finish_of
-from anysize.api.openai.models import named
 from anysize.api.openai.options import NotSupported, Options
-from anysize.api.openai.routes import DONE, ERRORS, EVENTS, ErrorEvents, joined
+from anysize.api.openai.routes import ERRORS, EVENTS
+from anysize.api.openai.writer import Writer, answered, joined
 from anysize.api.state import Service, ServiceState
 from anysize.engine.request import Completion, Pick, Piece
 from anysize.errors import RequestError
@@ -130,37 +118,15 @@ async def completions(
     x_slo_tpot_ms: TpotHeader = None,
 ) -> CompletionOut | Response:
     """As OpenAI's, with `budget` beside it. `n` answers to each prompt, those of the first prompt first."""
-    variant, budget = named(service.family, body.model, bounds(body.budget, x_slo_ttft_ms, x_slo_tpot_ms))
-    wanted = Wanted(
-        id=f"cmpl-{uuid.uuid4().hex}",
-        budget=budget,
-        variant=variant,
-        samples=body.samples,
-        resize=bool(body.resize),
-        encode=partial(_encoded, body, service),
-    )
-    prepared = await prepare(service, wanted)
-    writer = CompletionEvents(body, Head.of(wanted.id, service.family, prepared), prepared, service.texts)
-    if body.stream:
-        return streamed(service, prepared, writer)
-    return writer.whole(await completed(service, http, prepared))
+    slo_ms = (x_slo_ttft_ms, x_slo_tpot_ms)
+    return await answered(body, http, service, slo_ms, prefix="cmpl", encode=_encoded, writer=CompletionWriter)
 
 
-class CompletionEvents(ErrorEvents):
-    """Words the answers to prompts, whole or as a `Script`.
-
-    Args:
-        body: what was asked.
-        head: of every chunk.
-        prepared: what is answered.
-        texts: of tokens, for logprobs.
-    """
+class CompletionWriter(Writer[CompletionIn, CompletionChoice]):
+    """Words the answers to prompts."""
 
     def __init__(self, body: CompletionIn, head: Head, prepared: Sequence[Prepared], texts: TokenTexts) -> None:
-        self._body = body
-        self._head = head
-        self._prepared = prepared
-        self._texts = texts
+        super().__init__(body, head, prepared, texts)
         self._offsets: dict[int, int] = {}
 
     def whole(self, completions: Sequence[Completion]) -> CompletionOut:
@@ -201,21 +167,12 @@ class CompletionEvents(ErrorEvents):
             self._offsets[index] = self._offsets.get(index, 0) + sum(map(len, logprobs.tokens))
         return joined([self._chunk(CompletionChoice(index=index, text=piece.text, logprobs=logprobs))])
 
-    def done(self, completions: Sequence[Completion]) -> bytes:
-        """Why each answer ended, the usage where it was asked for, and the end."""
-        extras = AnysizeOut.of(self._prepared, completions)
-        last = [
+    def _ends(self, completions: Sequence[Completion]) -> list[CompletionChoice]:
+        return [
             CompletionChoice(index=self._index(place, sample), text="", finish_reason=finish_of(choice.finish_reason))
             for place, completion in enumerate(completions)
             for sample, choice in enumerate(completion.choices)
         ]
-        chunks = [self._chunk(choice) for choice in last[:-1]]
-        if self._body.with_usage:
-            usage = OpenAIUsage.of(self._prepared, completions)
-            chunks += [self._chunk(last[-1]), self._chunk(usage=usage, anysize=extras)]
-        else:
-            chunks.append(self._chunk(last[-1], anysize=extras))
-        return joined(chunks) + DONE
 
     def _chunk(self, choice: CompletionChoice | None = None, **more: Any) -> str:
         out = CompletionOut(**self._head.fields(), choices=[choice] if choice else [], **more)

@@ -45,8 +45,8 @@ def examine_family(settings: Settings) -> Examined:
 
 
 def _files(settings: Settings) -> Check:
-    if settings.teacher is not None and settings.student is not None:
-        pair = Pair.kept(settings.teacher, settings.student)
+    if settings.pair is not None:
+        pair = Pair.kept(*settings.pair)
         return Check(name="family", outcome="ok", found=f"{pair.name}: a teacher and a student, not packed")
     folder = settings.family or builtin_folder()
     manifest = read_manifest(folder)
@@ -55,8 +55,8 @@ def _files(settings: Settings) -> Check:
 
 
 def _teacher(settings: Settings) -> Check:
-    if settings.teacher is not None and settings.student is not None:
-        folder = Pair.kept(settings.teacher, settings.student).teacher
+    if settings.pair is not None:
+        folder = Pair.kept(*settings.pair).teacher
         return Check(name="teacher", outcome="ok", found=str(folder))
     folder = settings.family or builtin_folder()
     manifest = read_manifest(folder)
@@ -112,8 +112,8 @@ def _key_in(path: Path) -> dict[str, object]:
 
 def _weight_bytes(settings: Settings) -> int | None:
     try:
-        if settings.teacher is not None and settings.student is not None:
-            pair = Pair.kept(settings.teacher, settings.student)
+        if settings.pair is not None:
+            pair = Pair.kept(*settings.pair)
             files = [*weight_files(pair.teacher), *weight_files(pair.student)]
         else:
             folder = settings.family or builtin_folder()

@@ -9,7 +9,7 @@ import psutil
 import torch
 
 from anysize.commands.checks.check import Check, tried
-from anysize.commands.serve import listening
+from anysize.commands.serve import kernels_are_of_use, listening
 from anysize.engine.kernels.kernels import Kernels
 from anysize.engine.memory import free_bytes
 from anysize.family.fetch import cache_folder
@@ -84,7 +84,7 @@ def _needs_kernels(settings: Settings) -> bool:
 def _kernels(settings: Settings) -> Check:
     if settings.compile is False:
         return Check(name="kernels", outcome="ok", found="turned off")
-    if settings.torch_device().type != "cpu" or settings.torch_dtype() is not torch.float32:
+    if not kernels_are_of_use(settings):
         return Check(name="kernels", outcome="ok", found="not used: they are for float32 on a CPU")
     Kernels.compiled(lambda _: None)
     return Check(name="kernels", outcome="ok", found="compiled for this machine, and right")
