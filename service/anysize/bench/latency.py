@@ -57,7 +57,7 @@ def bench_latency(
 
     Returns:
         Median and 95th percentile of the absolute relative errors of time per output token and time to first token, and
-        the median of measured times over those of the calibration alone, which tells how much slower the machine is now.
+        the median of measured times over the calibration's, which tells how much slower the machine is now.
     """
     timer = StepTimer(family, kernels, tokens=_TOKENS, rows=_MOST_ROWS + 1)
     correction = Correction(model)
