@@ -1,0 +1,16 @@
+"""The command line `anysize-train`. Each command parses here, and does its work in `anysize_training.commands`."""
+
+import typer
+
+from anysize_training.cli.making import bench, distill, init, plan
+from anysize_training.cli.studying import evaluate, ladder, order
+
+app = typer.Typer(
+    name="anysize-train",
+    help="Make students, and measure what they are worth.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    rich_markup_mode="markdown",
+)
+for command in (init, plan, distill, evaluate, ladder, order, bench):
+    app.command()(command)

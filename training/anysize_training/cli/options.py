@@ -1,0 +1,15 @@
+"""Arguments and options that several commands have."""
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+import typer
+
+FamilyArgument = Annotated[Path, typer.Argument(help="Family folder; `builtin` is the one that ships.")]
+TextOption = Annotated[Path, typer.Option("--text", help="A .txt or .jsonl file.", exists=True, dir_okay=False)]
+FirstRowOption = Annotated[int, typer.Option(min=0, help="Of a .jsonl file, the first row that is read.")]
+WriteOption = Annotated[bool, typer.Option("--write", help="Write the result into the family folder.")]
+JsonOption = Annotated[bool, typer.Option("--json", help="One JSON object on standard output.")]
+SetOption = Annotated[list[str] | None, typer.Option("--set", help="Override a value: dotted.name=value.")]
+PlotOption = Annotated[Path | None, typer.Option(help="Write a picture, .png or .svg.")]
+Kind = Literal["full", "delta"]
