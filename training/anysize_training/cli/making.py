@@ -1,4 +1,4 @@
-"""Commands that make students: `init`, `plan`, `distill`, `bench`."""
+"""Commands that make students: `init`, `plan`, `distill`, `untrained`, `bench`."""
 
 from pathlib import Path
 from typing import Annotated, get_args
@@ -84,6 +84,41 @@ def distill(
         finished = run_distillation(recipe, out, override or [], resume=resume)
     if not finished:
         raise typer.Exit(130)
+
+
+def untrained(
+    out: Annotated[Path, typer.Argument(help="Folder to make; it must not exist.")],
+    text: TextOption,
+    layers: Annotated[int, typer.Option(min=2, max=1024, help="Decoder layers.")] = 12,
+    width: Annotated[int, typer.Option(min=8, max=1 << 16, help="Of a hidden state.")] = 256,
+    heads: Annotated[int, typer.Option(min=1, max=1024, help="Of attention.")] = 4,
+    feed_forward: Annotated[int, typer.Option(min=8, max=1 << 18, help="Width inside an MLP.")] = 688,
+    vocabulary: Annotated[int, typer.Option(min=258, max=1 << 20, help="Tokens, learnt on the text.")] = 4096,
+    context: Annotated[int, typer.Option(min=16, max=1 << 20, help="The most tokens of a sequence.")] = 512,
+    rows: Annotated[int | None, typer.Option(min=1, help="Of the text, the first that are used.")] = None,
+    seed: Annotated[int, typer.Option(min=0, max=(1 << 32) - 1, help="Of the weights.")] = 0,
+    as_json: JsonOption = False,
+) -> None:
+    """Write a small Llama with random weights and a tokenizer learnt on a text, to be trained from scratch.
+
+    The recipe `scratch` trains it with the same pipeline that distils; its family's student is the trained model.
+
+    Examples: `anysize-train untrained runs/untrained --text wikipedia.jsonl` |
+    `anysize-train untrained runs/small --text wikipedia.jsonl --layers 8 --width 128 --feed-forward 344 --seed 1`
+    """
+    from anysize_training.commands.untrained import make_untrained
+    from anysize_training.distill.untrained import Shape
+
+    with errors_for_people():
+        shape = Shape(
+            layers=layers,
+            width=width,
+            heads=heads,
+            feed_forward=feed_forward,
+            vocabulary=vocabulary,
+            context=context,
+        )
+        make_untrained(out, text, shape, rows=rows, seed=seed, as_json=as_json)
 
 
 def bench(
