@@ -1,13 +1,17 @@
 """From a request's text to token ids, within the family's limits. Users' text never becomes a control token."""
 
 import copy
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from threading import Lock
-from typing import cast
+from typing import Any, cast
 
 from anysize.api.schemas import GenerateIn
 from anysize.errors import RequestError
 from anysize.family.family import Family
+
+# What a model puts around a call of a tool: the way of Qwen, Hermes and SmolLM3, the only one that is read here.
+CALL = ("<tool_call>", "</tool_call>")
+_WORDS_OF_TOOLS = ("tools", *CALL)
 
 
 class PromptEncoder:
@@ -55,22 +59,29 @@ class PromptEncoder:
             ids = self._tokenizer(text, split_special_tokens=True).input_ids
         return _some(ids)
 
-    def messages(self, messages: Sequence[Mapping[str, str]]) -> list[int]:
+    def messages(self, messages: Sequence[Mapping[str, Any]], tools: Sequence[Mapping[str, Any]] = ()) -> list[int]:
         """Tokenise a conversation through the chat template of the artifact.
 
         Args:
-            messages: each with `role` and `content`.
+            messages: each with `role` and `content`, and `tool_calls` where there are any.
+            tools: that the model is told of, as in OpenAI's API.
 
         Raises:
             RequestError: too long, or not for this template.
         """
         if self._tokenizer.chat_template is None:
             raise RequestError(f"family {self._name} has no chat template; send a prompt instead of messages")
-        self.check_chars(sum(len(message["content"]) for message in messages))
+        calls = [call for message in messages for call in message.get("tool_calls", ())]
+        about_tools = [*tools, *calls]
+        chars = sum(len(message["content"]) for message in messages)
+        self.check_chars(chars + sum(len(text) for text, _is_name in _texts_in(about_tools)))
+        if about_tools or any(message["role"] == "tool" for message in messages):
+            self._check_tools(about_tools)
         try:
             with self._lock:
                 ids = self._tokenizer.apply_chat_template(
                     [dict(message) for message in messages],
+                    tools=[dict(tool) for tool in tools] or None,
                     add_generation_prompt=True,
                     return_dict=False,
                     # Marks control tokens in what users wrote before rendering, and reads those as plain text.
@@ -106,6 +117,33 @@ class PromptEncoder:
     def most_tokens(self, ids: Sequence[int], answers: int) -> int:
         """The longest answer, in tokens, that so many answers to a prompt may have; at least 1, allowed or not."""
         return max(1, min(self._context_tokens - len(ids), self._max_tokens // answers))
+
+    def _check_tools(self, about_tools: Sequence[Mapping[str, Any]]) -> None:
+        template = self._tokenizer.get_chat_template(None, cast(Any, about_tools))
+        if not all(word in template for word in _WORDS_OF_TOOLS):
+            raise RequestError(
+                f"the chat template of {self._name} takes no tools that are called by {CALL[0]}; leave them out",
+                "tools",
+            )
+        # Values are marked before rendering, names in an object are not.
+        control = cast(Mapping[str, int], self._tokenizer.added_tokens_encoder)
+        for name, is_name in _texts_in(about_tools):
+            if is_name and any(token in name for token in control):
+                raise RequestError(f"the name {name!r} holds a control token of {self._name}", "tools")
+
+
+def _texts_in(value: Any) -> Iterator[tuple[str, bool]]:
+    """Every text in a JSON value, and whether it is a name in an object."""
+    left = [value]
+    while left:
+        inner = left.pop()
+        if isinstance(inner, str):
+            yield inner, False
+        elif isinstance(inner, Mapping):
+            yield from ((name, True) for name in inner)
+            left.extend(inner.values())
+        elif isinstance(inner, Sequence):
+            left.extend(inner)
 
 
 def _some(ids: list[int]) -> list[int]:

@@ -17,10 +17,12 @@ class Constraint:
 
     Args:
         matcher: at the beginning; nobody else's.
+        field: of the request that asked for it, for messages.
     """
 
-    def __init__(self, matcher: LLMatcher) -> None:
+    def __init__(self, matcher: LLMatcher, field: str) -> None:
         self._matcher = matcher
+        self._field = field
 
     @property
     def is_complete(self) -> bool:
@@ -40,7 +42,7 @@ class Constraint:
             allowed_V = torch.nn.functional.pad(allowed_V, (0, vocabulary - allowed_V.numel()))
         allowed_V = allowed_V[:vocabulary]
         if not bool(allowed_V.any()):
-            raise RequestError("the answer cannot be brought to an end that response_format allows", "response_format")
+            raise RequestError(f"the answer cannot be brought to an end that {self._field} allows", self._field)
         return allowed_V
 
     def note(self, token_id: int) -> None:
@@ -49,7 +51,7 @@ class Constraint:
 
     def _check(self) -> None:
         if self._matcher.is_error():
-            raise RequestError("the answer became more complex than response_format may be here", "response_format")
+            raise RequestError(f"the answer became more complex than {self._field} may be here", self._field)
 
 
 class Grammar:
@@ -57,11 +59,13 @@ class Grammar:
 
     Args:
         matcher: at the beginning; never moved.
+        field: of the request that asked for it, for messages.
     """
 
-    def __init__(self, matcher: LLMatcher) -> None:
+    def __init__(self, matcher: LLMatcher, field: str) -> None:
         self._matcher = matcher
+        self._field = field
 
     def begin(self) -> Constraint:
         """For an answer of its own."""
-        return Constraint(self._matcher.deep_copy())
+        return Constraint(self._matcher.deep_copy(), self._field)

@@ -1,4 +1,4 @@
-"""Compiling grammars: JSON of any shape, or of a schema's."""
+"""Compiling grammars: JSON of any shape, or of a schema's, and calls of functions."""
 
 import json
 from collections.abc import Mapping
@@ -48,32 +48,60 @@ class Grammars:
         Raises:
             RequestError: it is no schema, too large, cannot be satisfied, or says what no grammar can.
         """
-        if _depth(schema) > _MAX_SCHEMA_DEPTH:
-            raise RequestError(f"the JSON schema is nested more than {_MAX_SCHEMA_DEPTH} deep", field)
-        text = json.dumps(schema)
-        if len(text) > _MAX_SCHEMA_CHARS:
-            raise RequestError(
-                f"the JSON schema has {len(text)} characters, more than the {_MAX_SCHEMA_CHARS} that may be", field
-            )
+        _check(schema, field)
+        return self._compiled(LLMatcher.grammar_from_json_schema(json.dumps(schema), overrides=_STYLE), field)
+
+    def of_calls(
+        self, schemas: Mapping[str, Mapping[str, Any]], field: str, *, around: tuple[str, str], is_single: bool
+    ) -> Grammar:
+        """The grammar of calls of functions, at least one, each a JSON object of `name` and `arguments`.
+
+        Args:
+            schemas: of the arguments, by the functions' names.
+            field: of the request that they came in, for messages.
+            around: what begins a call and what ends it; new lines stand inside of both.
+            is_single: whether there is exactly one call.
+
+        Raises:
+            RequestError: as `of_schema`, for all schemas together.
+        """
+        _check(dict(schemas), field)
+        begin, end = around
+        rules = [f"start: call{'' if is_single else f' ({json.dumps(chr(10))} call)*'}"]
+        rules.append("call: " + " | ".join(f"call_{number}" for number in range(len(schemas))))
+        for number, (name, schema) in enumerate(schemas.items()):
+            head = json.dumps(f'{begin}\n{{"name": {json.dumps(name)}, "arguments": ')
+            rules.append(f"call_{number}: {head} arguments_{number} {json.dumps(f'}}{chr(10)}{end}')}")
+            rules.append(f"arguments_{number}: %json {json.dumps({**schema, 'x-guidance': _STYLE})}")
+        return self._compiled(LLMatcher.grammar_from_lark("\n".join(rules)), field)
+
+    def _compiled(self, grammar: str, field: str) -> Grammar:
         with self._lock:
             if self._tokenizer is None:
-                self._tokenizer = self._read_tokenizer()
-            grammar = LLMatcher.grammar_from_json_schema(text, overrides=_STYLE)
+                self._tokenizer = self._read_tokenizer(field)
             matcher = LLMatcher(self._tokenizer, grammar, log_level=_IS_SILENT, limits=_LIMITS)
         if matcher.is_error():
             raise RequestError(f"no grammar for this JSON schema: {matcher.get_error()[:_MAX_MESSAGE_CHARS]}", field)
-        return Grammar(matcher)
+        return Grammar(matcher, field)
 
-    def _read_tokenizer(self) -> LLTokenizer:
+    def _read_tokenizer(self, field: str) -> LLTokenizer:
         tokenizer: Any = self._family.tokenizer
         if not tokenizer.is_fast:
-            raise RequestError(
-                f"the tokenizer of {self._family.name} is none that grammars can be made for", "response_format"
-            )
+            raise RequestError(f"the tokenizer of {self._family.name} is none that grammars can be made for", field)
         return from_tokenizer(
             tokenizer,
             n_vocab=max(self._family.bank.teacher.config.vocab_size, len(tokenizer)),
             eos_token=sorted(end_tokens(self._family)) or None,
+        )
+
+
+def _check(schema: Mapping[str, Any], field: str) -> None:
+    if _depth(schema) > _MAX_SCHEMA_DEPTH:
+        raise RequestError(f"the JSON schema is nested more than {_MAX_SCHEMA_DEPTH} deep", field)
+    chars = len(json.dumps(schema))
+    if chars > _MAX_SCHEMA_CHARS:
+        raise RequestError(
+            f"the JSON schema has {chars} characters, more than the {_MAX_SCHEMA_CHARS} that may be", field
         )
 
 

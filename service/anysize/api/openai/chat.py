@@ -1,124 +1,35 @@
 """`POST /v1/chat/completions`: a conversation, and its next message."""
 
 from collections.abc import Sequence
-from typing import Any, Literal, Self
+from typing import Any
 
 from fastapi import APIRouter, Request, Response
-from pydantic import BaseModel
 
 from anysize.api.answer import TokenTexts
-from anysize.api.answering import Encoded, TpotHeader, TtftHeader
-from anysize.api.openai.answers import AnysizeOut, Finish, OpenAIUsage, finish_of, token_bytes
+from anysize.api.answering import Encoded, Prepared, TpotHeader, TtftHeader
+from anysize.api.openai.answers import AnysizeOut, Finish, Head, OpenAIUsage, finish_of
+from anysize.api.openai.calls import CallReader
+from anysize.api.openai.chat_answer import (
+    AnswerMessage,
+    CallDelta,
+    CallOut,
+    ChatChoice,
+    ChatChunk,
+    ChatLogprobs,
+    ChatOut,
+    ChunkChoice,
+    Delta,
+)
 from anysize.api.openai.chat_request import ChatIn, ChatMessage
 from anysize.api.openai.routes import ERRORS, EVENTS
+from anysize.api.openai.tools import MAX_CALLS, FunctionIn, NamedTool
 from anysize.api.openai.writer import Writer, answered, joined
+from anysize.api.prompt import CALL
 from anysize.api.state import Service, ServiceState
-from anysize.engine.request import Completion, Pick, Piece
+from anysize.engine.grammar import Grammar
+from anysize.engine.request import Choice, Completion, Pick, Piece
 
 router = APIRouter()
-
-
-class ChatTopLogprob(BaseModel):
-    """A token and the logarithm of its probability; `bytes` is null for parts of a character."""
-
-    token: str
-    logprob: float
-    bytes: list[int] | None
-
-
-class ChatLogprob(ChatTopLogprob):
-    """A token of the answer, and the likeliest in its place."""
-
-    top_logprobs: list[ChatTopLogprob]
-
-
-class ChatLogprobs(BaseModel):
-    """Of each token of an answer."""
-
-    content: list[ChatLogprob]
-    refusal: None = None
-
-    @classmethod
-    def of(cls, picks: Sequence[Pick], texts: TokenTexts) -> Self:
-        """From picked tokens whose logprobs were asked for."""
-
-        def fields(token_id: int, logprob: float) -> dict[str, Any]:
-            text = texts.of(token_id)
-            return {"token": text, "logprob": logprob, "bytes": token_bytes(text)}
-
-        return cls(
-            content=[
-                ChatLogprob(
-                    **fields(pick.token_id, pick.logprob or 0.0),
-                    top_logprobs=[ChatTopLogprob(**fields(one.token_id, one.logprob)) for one in pick.top],
-                )
-                for pick in picks
-            ]
-        )
-
-
-class AnswerMessage(BaseModel):
-    """What the model says."""
-
-    role: Literal["assistant"] = "assistant"
-    content: str | None
-    refusal: None = None
-
-
-class ChatChoice(BaseModel):
-    """One of the answers."""
-
-    index: int
-    message: AnswerMessage
-    logprobs: ChatLogprobs | None
-    finish_reason: Finish
-
-
-class ChatOut(BaseModel):
-    """The answer. `anysize` says which size gave it; OpenAI has no such field."""
-
-    id: str
-    object: Literal["chat.completion"] = "chat.completion"
-    created: int
-    model: str
-    choices: list[ChatChoice]
-    usage: OpenAIUsage
-    anysize: AnysizeOut
-
-
-class Delta(BaseModel):
-    """What a chunk adds."""
-
-    role: Literal["assistant"] | None = None
-    content: str | None = None
-
-
-class ChunkChoice(BaseModel):
-    """A part of one of the answers."""
-
-    index: int
-    delta: Delta
-    logprobs: ChatLogprobs | None
-    finish_reason: Finish | None
-
-    @classmethod
-    def of(
-        cls, index: int, delta: Delta, logprobs: ChatLogprobs | None = None, finish_reason: Finish | None = None
-    ) -> Self:
-        """With a null for what there is not, as OpenAI's has it."""
-        return cls(index=index, delta=delta, logprobs=logprobs, finish_reason=finish_reason)
-
-
-class ChatChunk(BaseModel):
-    """A part of the answer."""
-
-    id: str
-    object: Literal["chat.completion.chunk"] = "chat.completion.chunk"
-    created: int
-    model: str
-    choices: list[ChunkChoice]
-    usage: OpenAIUsage | None = None
-    anysize: AnysizeOut | None = None
 
 
 @router.post(
@@ -142,17 +53,13 @@ async def chat(
 class ChatWriter(Writer[ChatIn, ChunkChoice]):
     """Words the answers to a conversation."""
 
+    def __init__(self, body: ChatIn, head: Head, prepared: Sequence[Prepared], texts: TokenTexts) -> None:
+        super().__init__(body, head, prepared, texts)
+        self._readers = [self._reader() for _ in range(body.samples)] if body.offered else []
+
     def whole(self, completions: Sequence[Completion]) -> ChatOut:
         """The plain answer."""
-        choices = [
-            ChatChoice(
-                index=index,
-                message=AnswerMessage(content=choice.text),
-                logprobs=self._logprobs(choice.picks),
-                finish_reason=finish_of(choice.finish_reason),
-            )
-            for index, choice in enumerate(completions[0].choices)
-        ]
+        choices = [self._choice(index, choice) for index, choice in enumerate(completions[0].choices)]
         return ChatOut(
             **self._head.fields(),
             choices=choices,
@@ -167,15 +74,45 @@ class ChatWriter(Writer[ChatIn, ChunkChoice]):
         return joined([self._chunk(ChunkChoice.of(index, opening)) for index in indices])
 
     def text(self, _place: int, piece: Piece) -> bytes:
-        """A chunk."""
+        """A chunk, unless what there is may yet become a call."""
         logprobs = self._logprobs(piece.picks)
-        return joined([self._chunk(ChunkChoice.of(piece.sample, Delta(content=piece.text), logprobs))])
+        delta = Delta(content=piece.text)
+        if self._readers:
+            words, calls = self._readers[piece.sample].read(piece.text)
+            if not (words or calls or logprobs):
+                return b""
+            delta = Delta(content=words) if words or not calls else Delta()
+            if calls:
+                called = [CallDelta(**CallOut.of(call).model_dump(), index=call.index) for call in calls]
+                delta = Delta.model_validate(delta.model_dump(exclude_unset=True) | {"tool_calls": called})
+        return joined([self._chunk(ChunkChoice.of(piece.sample, delta, logprobs))])
+
+    def _choice(self, index: int, choice: Choice) -> ChatChoice:
+        finish = finish_of(choice.finish_reason)
+        message = AnswerMessage(content=choice.text)
+        if self._readers:
+            reader = self._reader()
+            words, calls = reader.read(choice.text)
+            words += reader.end()
+            if calls:
+                message = AnswerMessage(content=words or None, tool_calls=[CallOut.of(call) for call in calls])
+                finish = _with_calls(finish)
+        return ChatChoice(index=index, message=message, logprobs=self._logprobs(choice.picks), finish_reason=finish)
 
     def _ends(self, completions: Sequence[Completion]) -> list[ChunkChoice]:
-        return [
-            ChunkChoice.of(index, Delta(), finish_reason=finish_of(choice.finish_reason))
-            for index, choice in enumerate(completions[0].choices)
-        ]
+        ends = []
+        for index, choice in enumerate(completions[0].choices):
+            delta, finish = Delta(), finish_of(choice.finish_reason)
+            if self._readers:
+                rest = self._readers[index].end()
+                delta = Delta(content=rest) if rest else delta
+                finish = _with_calls(finish) if self._readers[index].has_called else finish
+            ends.append(ChunkChoice.of(index, delta, finish_reason=finish))
+        return ends
+
+    def _reader(self) -> CallReader:
+        names = {function.name for function in self._body.offered}
+        return CallReader(names, most=1 if self._body.parallel_tool_calls is False else MAX_CALLS)
 
     def _chunk(self, choice: ChunkChoice | None = None, **more: Any) -> str:
         choices = [choice] if choice else []
@@ -190,15 +127,41 @@ def _encoded(body: ChatIn, service: ServiceState) -> Encoded:
     encoder = service.encoder
     if body.longest is not None:
         encoder.check_tokens(body.longest, body.samples)
-    schema = body.schema_of_answer
-    grammar = service.grammars.of_schema(schema, "response_format") if schema is not None else None
-    ids = encoder.messages([_for_template(message) for message in body.messages])
+    tools = [_tool_for_template(function) for function in body.offered]
+    ids = encoder.messages([_for_template(message) for message in body.messages], tools)
     max_tokens = body.longest or encoder.most_tokens(ids, body.samples)
     encoder.check_context(ids, max_tokens)
     logprobs = (body.top_logprobs or 0) if body.logprobs else None
-    return Encoded([ids], body.sampling(max_tokens=max_tokens, logprobs=logprobs), grammar)
+    return Encoded([ids], body.sampling(max_tokens=max_tokens, logprobs=logprobs), _grammar(body, service))
+
+
+def _grammar(body: ChatIn, service: ServiceState) -> Grammar | None:
+    if (schema := body.schema_of_answer) is not None:
+        return service.grammars.of_schema(schema, "response_format")
+    if not body.demanded:
+        return None
+    schemas = {function.name: function.schema_of_arguments for function in body.demanded}
+    is_single = body.parallel_tool_calls is False or isinstance(body.tool_choice, NamedTool)
+    return service.grammars.of_calls(schemas, "tools", around=CALL, is_single=is_single)
 
 
 def _for_template(message: ChatMessage) -> dict[str, Any]:
     role = "system" if message.role == "developer" else message.role
-    return {"role": role, "content": message.text}
+    calls = [
+        {"id": call.id, "type": "function", "function": {"name": call.function.name, "arguments": call.function.parsed}}
+        for call in message.tool_calls or ()
+    ]
+    answered = {"tool_call_id": message.tool_call_id} if message.tool_call_id else {}
+    return {"role": role, "content": message.text} | ({"tool_calls": calls} if calls else {}) | answered
+
+
+def _tool_for_template(function: FunctionIn) -> dict[str, Any]:
+    described = {"description": function.description} if function.description else {}
+    return {
+        "type": "function",
+        "function": {"name": function.name, **described, "parameters": function.schema_of_arguments},
+    }
+
+
+def _with_calls(finish: Finish) -> Finish:
+    return "tool_calls" if finish == "stop" else finish

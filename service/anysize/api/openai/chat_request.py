@@ -6,6 +6,7 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import ConfigDict, Field, model_validator
 
 from anysize.api.openai.options import NotSupported, OpenAIBody, Options
+from anysize.api.openai.tools import MAX_CALLS, ToolCall, WithTools
 from anysize.engine.grammars import JSON_OBJECT
 
 _MAX_CHARS = 10_000_000
@@ -24,21 +25,32 @@ class TextPart(OpenAIBody):
 class ChatMessage(OpenAIBody):
     """One turn of a conversation."""
 
-    role: Literal["system", "developer", "user", "assistant"]
-    content: _Text | Annotated[list[TextPart], Field(max_length=1000)]
+    role: Literal["system", "developer", "user", "assistant", "tool"]
+    content: _Text | Annotated[list[TextPart], Field(max_length=1000)] | None = None
     name: Annotated[str | None, NotSupported] = None
-    tool_calls: Annotated[list[Any] | None, NotSupported] = None
+    tool_calls: Annotated[list[ToolCall], Field(max_length=MAX_CALLS)] | None = None
+    tool_call_id: str | None = Field(default=None, min_length=1, max_length=256)
     refusal: Annotated[str | None, NotSupported] = None
     annotations: Annotated[list[Any] | None, NotSupported] = None
     audio: Annotated[dict[str, Any] | None, NotSupported] = None
     function_call: Annotated[dict[str, Any] | None, NotSupported] = None
 
+    @model_validator(mode="after")
+    def _whole(self) -> Self:
+        if self.tool_calls and self.role != "assistant":
+            raise ValueError("tool_calls are of the assistant")
+        if (self.tool_call_id is not None) != (self.role == "tool"):
+            raise ValueError("tool_call_id says which call a message of the role tool answers, and no other message")
+        if self.content is None and not self.tool_calls:
+            raise ValueError("a message needs content, or tool_calls of the assistant")
+        return self
+
     @property
     def text(self) -> str:
         """The content as one text."""
-        if isinstance(self.content, str):
-            return self.content
-        return "\n".join(part.text for part in self.content)
+        if isinstance(self.content, list):
+            return "\n".join(part.text for part in self.content)
+        return self.content or ""
 
 
 class PlainFormat(OpenAIBody):
@@ -65,7 +77,7 @@ class SchemaFormat(OpenAIBody):
     json_schema: JsonSchema
 
 
-class ChatIn(Options):
+class ChatIn(WithTools, Options):
     """A conversation, what the answer may cost, and how tokens are picked."""
 
     messages: list[ChatMessage] = Field(min_length=1, max_length=1000)
@@ -73,9 +85,6 @@ class ChatIn(Options):
     logprobs: bool | None = None
     top_logprobs: int | None = Field(default=None, ge=0, le=20)
     response_format: Annotated[PlainFormat | SchemaFormat, Field(discriminator="type")] | None = None
-    tools: Annotated[list[Any] | None, NotSupported, Field(description="not supported")] = None
-    tool_choice: Literal["none", "auto"] | None = None
-    parallel_tool_calls: bool | None = None
     metadata: dict[str, str] | None = Field(default=None, description="taken, and not used")
     store: Literal[False] | None = None
     service_tier: Literal["auto", "default"] | None = None
@@ -90,6 +99,8 @@ class ChatIn(Options):
             raise ValueError("max_tokens and max_completion_tokens differ; give one of them")
         if self.top_logprobs is not None and not self.logprobs:
             raise ValueError("top_logprobs needs logprobs")
+        if self.offered and self.schema_of_answer is not None:
+            raise ValueError("response_format and tools contradict each other; leave one out, or give tool_choice none")
         return self
 
     @property
