@@ -65,6 +65,10 @@ def client(served: RunningService) -> Iterator[openai.OpenAI]:
         yield client
 
 
+def called(choice: Any) -> list[Any]:
+    return choice.message.tool_calls or []
+
+
 def checked(name: str, arguments: str) -> str:
     parsed = json.loads(arguments)
     if name == "weather":
@@ -84,7 +88,7 @@ def test_a_demanded_call_comes_plain_and_streamed(client: openai.OpenAI):
     for choice in plain.choices:
         assert choice.finish_reason == "tool_calls"
         assert choice.message.content is None
-        (call,) = choice.message.tool_calls or ()
+        (call,) = called(choice)
         assert call.type == "function"
         assert call.id
         names.add(checked(call.function.name, call.function.arguments))
@@ -102,7 +106,7 @@ def test_a_demanded_call_comes_plain_and_streamed(client: openai.OpenAI):
                 finishes[choice.index] = choice.finish_reason
     assert set(finishes.values()) == {"tool_calls"}
     for choice in plain.choices:
-        (call,) = choice.message.tool_calls or ()
+        (call,) = called(choice)
         assert (calls[choice.index].name, calls[choice.index].arguments) == (
             call.function.name,
             call.function.arguments,
@@ -115,8 +119,8 @@ def test_a_named_tool_is_the_one_called(client: openai.OpenAI):
         model="tiny", messages=MESSAGES, tools=TOOLS, tool_choice=named, max_tokens=120, n=3
     )
     for choice in answer.choices:
-        (call,) = choice.message.tool_calls or ()
-        assert call.function.name == "clock"  # pyright: ignore[reportAttributeAccessIssue]
+        (call,) = called(choice)
+        assert call.function.name == "clock"
 
 
 @pytest.mark.parametrize("stream", [False, True])
@@ -141,7 +145,7 @@ def test_words_and_calls_of_a_free_answer_come_apart(
     else:
         choice = client.chat.completions.create(**options).choices[0]
         content, finish = choice.message.content or "", choice.finish_reason
-        calls = [call.function for call in choice.message.tool_calls or ()]  # pyright: ignore[reportAttributeAccessIssue]
+        calls = [call.function for call in called(choice)]
     assert calls
     assert content.startswith("Let me look.")
     assert finish == "length", "this grammar lets a random model call again and again"
