@@ -2,7 +2,6 @@
 
 import json
 import re
-import shlex
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -12,36 +11,14 @@ from typing import Any
 import httpx
 import pytest
 import typer
+from documents import PAGES, ROOT, commands, fenced, words_of
 from fakes import long_winded_family
 from serving import RunningService, serving
 
 from anysize.cli import app as anysize
 from anysize_training.cli import app as training
 
-ROOT = Path(__file__).parents[2]
-PAGES = ("README.md", "CONTRIBUTING.md", "service/README.md", "training/README.md")
 PROGRAMS = {"anysize": typer.main.get_command(anysize), "anysize-train": typer.main.get_command(training)}
-FENCE = re.compile(r"^```(\w*)\n(.*?)^```", re.MULTILINE | re.DOTALL)
-CELL = re.compile(r"`([^`|]+)`")
-
-
-def fenced(page: str, *languages: str) -> list[str]:
-    return [text for language, text in FENCE.findall((ROOT / page).read_text()) if language in languages]
-
-
-def commands(page: str) -> list[str]:
-    """Fenced commands, and those in the cells of tables."""
-    lines = [line for text in fenced(page, "sh", "bash") for line in text.replace("\\\n", " ").splitlines()]
-    cells = [
-        cell for line in (ROOT / page).read_text().splitlines() if line.startswith("|") for cell in CELL.findall(line)
-    ]
-    return [line for line in [*lines, *cells] if line.strip() and not line.startswith("#")]
-
-
-def words_of(command: str) -> list[str]:
-    return shlex.split(command.split(" # ")[0].split(" | ")[0].split(" > ")[0].split(" && ")[0])
-
-
 PARSED = [
     (page, command)
     for page in PAGES
