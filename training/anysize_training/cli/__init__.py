@@ -3,7 +3,7 @@
 import typer
 
 from anysize_training.cli.making import bench, distill, init, plan, untrained
-from anysize_training.cli.studying import evaluate, ladder, order
+from anysize_training.cli.studying import evaluate, ladder, order, sweep
 
 app = typer.Typer(
     name="anysize-train",
@@ -12,5 +12,5 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode="markdown",
 )
-for command in (init, plan, distill, untrained, evaluate, ladder, order, bench):
+for command in (init, plan, distill, untrained, evaluate, ladder, order, sweep, bench):
     app.command()(command)

@@ -1,0 +1,1 @@
+"""Sweeps: the same distillation with one thing changed at a time, over seeds."""
