@@ -65,7 +65,7 @@ class Sweep(_Part):
             SettingsError: there is no such recipe, or a value is wrong.
         """
         changes = [f"{name}={yaml.safe_dump(value, default_flow_style=True)}" for name, value in arm.changes.items()]
-        return load_recipe(self.recipe, [*changes, *overrides, f"run.seed={seed}"])
+        return load_recipe(self.recipe, [*overrides, *changes, f"run.seed={seed}"])
 
 
 def shipped_sweeps() -> list[str]:
