@@ -2,7 +2,7 @@
 
 import typer
 
-from anysize_training.cli.comparing import baseline
+from anysize_training.cli.comparing import analyse, baseline
 from anysize_training.cli.making import bench, distill, init, plan, untrained
 from anysize_training.cli.studying import evaluate, ladder, order
 
@@ -13,5 +13,5 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode="markdown",
 )
-for command in (init, plan, distill, untrained, evaluate, ladder, order, baseline, bench):
+for command in (init, plan, distill, untrained, evaluate, ladder, order, baseline, analyse, bench):
     app.command()(command)

@@ -10,12 +10,14 @@ from anysize_training.cli.options import (
     EvaluateTextOption,
     EvaluateTokensOption,
     EvaluateWindowOption,
+    FamilyArgument,
     FirstRowOption,
     JsonOption,
     OutOption,
     PlotOption,
     WikitextOption,
 )
+from anysize_training.study.analyse.what import What
 from anysize_training.study.baselines.method import Method
 
 BaselineName = Literal["naive", "shortgpt", "laco", "untrained"]
@@ -79,6 +81,44 @@ def baseline(
             evaluation=Text(evaluate_text, 0, evaluate_tokens, evaluate_window, wikitext) if evaluate_text else None,
             laco_runs=table_4() if grid else [(merged, threshold)],
             save=save,
+            out=out,
+            plot=plot,
+            as_json=as_json,
+        )
+
+
+def analyse(
+    family: FamilyArgument,
+    what: Annotated[What, typer.Option(help="Which analysis.")] = "student_layers",
+    text: Annotated[
+        Path | None, typer.Option(help="A .txt or .jsonl file to measure on.", exists=True, dir_okay=False)
+    ] = None,
+    first_row: FirstRowOption = 0,
+    max_tokens: Annotated[int, typer.Option("--max-tokens", "--tokens", min=16, help="Measure on this many.")] = 4096,
+    window: Annotated[int, typer.Option(min=16, help="Tokens in one window.")] = 256,
+    wikitext: WikitextOption = False,
+    out: OutOption = None,
+    plot: PlotOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Look inside a family.
+
+    `teacher_layers`: how alike the outputs of every two teacher layers are; `student_layers`: of every student layer
+    and every teacher layer (paper, Figures 23, 25, 26); `last_layer`: of the last layer and the teacher's, the more
+    positions are patched (Figure 27); `flops`: what sizes cost to run and to distil (Table 3), in closed form and as
+    torch counts, which needs no text.
+
+    Examples: `anysize-train analyse builtin --text wikipedia.jsonl --first-row 7500 --plot layers.png` |
+    `anysize-train analyse builtin --what flops --json`
+    """
+    from anysize_training.commands.analyse import analyse_family
+    from anysize_training.commands.text import Text
+
+    with errors_for_people():
+        analyse_family(
+            family,
+            what,
+            Text(text, first_row, max_tokens, window, wikitext) if text else None,
             out=out,
             plot=plot,
             as_json=as_json,
