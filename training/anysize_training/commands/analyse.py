@@ -161,7 +161,7 @@ def _last_layers(family: Family, inputs_NL: Tensor, text: str) -> tuple[Report, 
             [found[variant] for variant in ladder],
             path,
             order=order.replace("_", " ") if isinstance(order, str) else "in the family's order",
-            title=f"{family.name}: the more is patched, the more the last layer is the teacher's",
+            title=f"{family.name}: how alike the last layers of its sizes and of the teacher are",
             text=text,
             blocks=blocks,
         )

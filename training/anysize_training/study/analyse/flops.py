@@ -46,7 +46,7 @@ class FamilyFlops:
     """FLOPs of a family.
 
     Attributes:
-        tokens: that the student was distilled on; 1 where the family does not say.
+        tokens: that the student's run, or its last lesson, was distilled on; 1 where the family does not say.
         sizes: of the ladder, smallest first.
         training: of one distillation, and of one for each interior size of the ladder.
     """
