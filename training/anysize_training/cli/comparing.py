@@ -9,13 +9,13 @@ from anysize.console import errors_for_people
 from anysize_training.cli.options import (
     EvaluateTextOption,
     EvaluateTokensOption,
+    EvaluateWikitextOption,
     EvaluateWindowOption,
     FamilyArgument,
     FirstRowOption,
     JsonOption,
-    OutOption,
     PlotOption,
-    WikitextOption,
+    ReportOption,
 )
 from anysize_training.study.analyse.what import What
 from anysize_training.study.baselines.method import Method
@@ -38,15 +38,15 @@ def baseline(
     first_row: FirstRowOption = 0,
     max_tokens: Annotated[int, typer.Option("--max-tokens", "--tokens", min=16, help="Calibrate on this many.")] = 2048,
     window: Annotated[int, typer.Option(min=16, help="Tokens in one window, which is one text to LaCo.")] = 128,
-    grid: Annotated[bool, typer.Option("--grid", help="LaCo: every C and T of the paper's Table 4.")] = False,
+    grid: Annotated[bool, typer.Option(help="LaCo: every C and T of the paper's Table 4.")] = False,
     merged: Annotated[int, typer.Option(min=2, help="LaCo: C, unless --grid.")] = 3,
     threshold: Annotated[float, typer.Option(min=-1, max=1, help="LaCo: T, unless --grid.")] = 0.65,
     evaluate_text: EvaluateTextOption = None,
     evaluate_tokens: EvaluateTokensOption = 4096,
     evaluate_window: EvaluateWindowOption = 512,
-    wikitext: WikitextOption = False,
+    wikitext: EvaluateWikitextOption = False,
     save: Annotated[Path | None, typer.Option(help="Write each model as a checkpoint into this folder.")] = None,
-    out: OutOption = None,
+    out: ReportOption = None,
     plot: PlotOption = None,
     as_json: JsonOption = False,
 ) -> None:
@@ -96,8 +96,8 @@ def analyse(
     first_row: FirstRowOption = 0,
     max_tokens: Annotated[int, typer.Option("--max-tokens", "--tokens", min=16, help="Measure on this many.")] = 4096,
     window: Annotated[int, typer.Option(min=16, help="Tokens in one window.")] = 256,
-    wikitext: WikitextOption = False,
-    out: OutOption = None,
+    wikitext: Annotated[bool, typer.Option("--wikitext", help="Undo WikiText's word tokenisation first.")] = False,
+    out: ReportOption = None,
     plot: PlotOption = None,
     as_json: JsonOption = False,
 ) -> None:
