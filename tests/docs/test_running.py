@@ -32,6 +32,9 @@ SHORTER = {
     r"anysize-train bench": "--rows 1 --sequence-length 32 --steps 1",
     r"anysize-train init": "--max-tokens 64 --window 32",
     r"anysize-train order": "--tokens 64 --window 32 --evaluate-tokens 64 --evaluate-window 32",
+    r"anysize-train baseline": "--no-grid --layers 28 --max-tokens 32 --window 16 --evaluate-tokens 64 "
+    "--evaluate-window 32",
+    r"anysize-train analyse": "--max-tokens 64 --window 32",
     r"anysize-train evaluate": "--max-tokens 64 --window 32",
     r"distill --recipe smollm2-135m": "--set run.steps=1 --set run.batch_size=1 --set run.micro_batch_size=1",
     r"torchrun": "--set run.steps=1",

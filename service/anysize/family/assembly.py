@@ -152,8 +152,13 @@ def _config_of(bank: Bank, variant: Variant, stack: Sequence[LayerRef]) -> PreTr
 
 def student_config(teacher: PreTrainedConfig, blocks: BlockMap) -> PreTrainedConfig:
     """The config of a student of M layers: the teacher's, with the kept layers' kinds of attention."""
+    return config_with_layers(teacher, blocks.kept)
+
+
+def config_with_layers(teacher: PreTrainedConfig, layers: Sequence[int]) -> PreTrainedConfig:
+    """The teacher's config for a stack of some of its layers, in any order, with their kinds of attention."""
     config = copy.copy(teacher)
-    _set_depth(config, blocks.student_layers, [_layer_type(teacher, layer) for layer in blocks.kept])
+    _set_depth(config, len(layers), [_layer_type(teacher, layer) for layer in layers])
     return config
 
 

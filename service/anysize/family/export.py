@@ -35,14 +35,21 @@ def export_variant(bank: Bank, tokenizer: Tokenizer, variant: Variant, target: P
     Raises:
         FileExistsError: the target exists.
     """
-    model = merge_updates(assemble(bank, variant))
-    assert isinstance(model, PreTrainedModel)
-    model.config.architectures = [type(model).__name__]
+    return export_model(assemble(bank, variant), bank.architecture, tokenizer, target, card=card)
+
+
+def export_model(
+    model: PreTrainedModel, architecture: Architecture, tokenizer: Tokenizer, target: Path, *, card: str
+) -> Path:
+    """Write a model that shares tensors with others as a checkpoint of its own. See `export_variant`."""
+    merged = merge_updates(model)
+    assert isinstance(merged, PreTrainedModel)
+    merged.config.architectures = [type(merged).__name__]
     with new_folder(target) as building:
-        _save_weights(model, bank.architecture, building)
-        model.config.save_pretrained(building)
-        if model.generation_config is not None:
-            model.generation_config.save_pretrained(building)
+        _save_weights(merged, architecture, building)
+        merged.config.save_pretrained(building)
+        if merged.generation_config is not None:
+            merged.generation_config.save_pretrained(building)
         tokenizer.save_pretrained(building)
         (building / "README.md").write_text(card, encoding="utf-8")
     return target

@@ -2,6 +2,7 @@
 
 import typer
 
+from anysize_training.cli.comparing import analyse, baseline
 from anysize_training.cli.making import bench, distill, init, plan, untrained
 from anysize_training.cli.studying import evaluate, ladder, order, sweep
 
@@ -12,5 +13,5 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode="markdown",
 )
-for command in (init, plan, distill, untrained, evaluate, ladder, order, sweep, bench):
+for command in (init, plan, untrained, distill, evaluate, baseline, analyse, ladder, order, sweep, bench):
     app.command()(command)

@@ -113,7 +113,8 @@ def order(
     Examples: `anysize-train order builtin --text wikipedia.jsonl --first-row 7500 --out order.json` |
     `anysize-train order runs/a/family --text held_out.jsonl --compare --plot orders.png --write`
     """
-    from anysize_training.commands.order import Text, find_order
+    from anysize_training.commands.order import find_order
+    from anysize_training.commands.text import Text
 
     with errors_for_people():
         find_order(

@@ -6,6 +6,9 @@ import torch
 
 from anysize.console import say
 from anysize.family.family import Family, builtin_folder
+from anysize.family.manifest import read_manifest
+from anysize.family.order import nested_ladder
+from anysize.family.variant import Variant
 from anysize.settings import resolve_device
 
 
@@ -16,6 +19,27 @@ def load_family(named: Path) -> tuple[Path, Family]:
         ArtifactError: the folder is damaged.
         FetchError: its teacher is not on this machine.
     """
-    folder = builtin_folder() if str(named) == "builtin" else named
+    folder = _folder(named)
     say(f"loading {folder.name}")
     return folder, Family.load(folder, dtype=torch.float32, device=resolve_device("auto"))
+
+
+def family_depths(named: Path | None) -> list[int]:
+    """The depths of a family's sizes, from its manifest alone; none without a family.
+
+    Raises:
+        ArtifactError: the manifest is damaged.
+    """
+    if named is None:
+        return []
+    manifest = read_manifest(_folder(named))
+    blocks, positions = manifest.block_map(), len(manifest.kept_layers)
+    if manifest.ladder is None:
+        ladder = nested_ladder(manifest.patch_order, positions, lambda variant: variant.depth(blocks))
+    else:
+        ladder = tuple(Variant.parse(text, positions) for text in manifest.ladder)
+    return sorted({variant.depth(blocks) for variant in ladder})
+
+
+def _folder(named: Path) -> Path:
+    return builtin_folder() if str(named) == "builtin" else named

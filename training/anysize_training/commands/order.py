@@ -1,9 +1,8 @@
 """`anysize-train order`: in which order the positions of a family are best patched."""
 
-import json
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any, get_args
 
@@ -16,6 +15,8 @@ from anysize.family.variant import Variant
 from anysize_training.commands.family import load_family
 from anysize_training.commands.invocation import command_line
 from anysize_training.commands.picture import check_picture
+from anysize_training.commands.report_file import check_report_file, write_report
+from anysize_training.commands.text import Text
 from anysize_training.study.evaluate import Evaluator, Quality
 from anysize_training.study.measure import amend_ladder
 from anysize_training.study.order.contender import Contender, Means, best_subsets, contend
@@ -23,39 +24,9 @@ from anysize_training.study.order.exact import check_positions
 from anysize_training.study.order.method import Method
 from anysize_training.study.order.scores import Scores
 from anysize_training.study.patchwork import Patchwork
-from anysize_training.study.texts import Windows, read_windows
+from anysize_training.study.texts import Windows
 
 _PRESENT = "present"
-
-
-@dataclass(frozen=True, slots=True)
-class Text:
-    """A text that orders are found or compared on.
-
-    Attributes:
-        path: the file.
-        first_row: of a `.jsonl` file, the first that is read.
-        max_tokens: read at most this many.
-        window: tokens in one window.
-        wikitext: undo WikiText's word tokenisation first.
-    """
-
-    path: Path
-    first_row: int
-    max_tokens: int
-    window: int
-    wikitext: bool = False
-
-    def windows(self, family: Family) -> Windows:
-        """Cut for scoring."""
-        return read_windows(
-            self.path,
-            family.tokenizer,
-            length=self.window,
-            max_tokens=self.max_tokens,
-            detokenise="wikitext" if self.wikitext else "none",
-            first_row=self.first_row,
-        )
 
 
 def find_order(
@@ -88,16 +59,16 @@ def find_order(
     """
     if plot is not None:
         check_picture(plot)
-    if out is not None and not out.absolute().parent.is_dir():
-        raise SettingsError(f"--out {out}: its folder does not exist")
+    if out is not None:
+        check_report_file(out)
     folder, loaded = load_family(family)
     blocks = loaded.bank.blocks
     if method == "exact":
         check_positions(loaded.positions)
     if len({size.layers for size in loaded.ladder}) < 3:
         raise SettingsError(f"{loaded.name} has no size between student and teacher that an order could change")
-    windows = calibration.windows(loaded)
-    held_out = evaluation.windows(loaded) if evaluation else None
+    windows = calibration.windows(loaded.tokenizer)
+    held_out = evaluation.windows(loaded.tokenizer) if evaluation else None
     scores = _scores(loaded, windows, out)
     contenders = [_timed(one, scores) for one in _methods(method, compare=compare)]
     if method == "exact":
@@ -118,8 +89,7 @@ def find_order(
         say(f"wrote {plot}")
     report = _report(loaded, rows, list(texts.values()), [windows, *([held_out] if held_out else [])], best)
     if out is not None:
-        out.write_text(json.dumps(report, indent=2) + "\n")
-        say(f"wrote {out}")
+        write_report(report, out)
     if write:
         _write(folder, loaded, best)
     if as_json:

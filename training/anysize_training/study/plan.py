@@ -139,8 +139,8 @@ def make_plan(recipe: Recipe, *, processes: int = 1) -> Plan:
         sizes.append(PlannedSize(variant.id, variant.depth(blocks), parameters, parameters / teacher.parameters))
     interior = [size.layers for size in sizes if positions < size.layers < blocks.teacher_layers]
     tokens = recipe.run.steps * recipe.run.batch_size * recipe.data.sequence_length
-    flops_of_token = _flops_of_token(bank, full=recipe.student.kind == "full")
-    once, each = tokens * flops_of_token(positions), tokens * sum(map(flops_of_token, interior))
+    flops_of = flops_of_token(bank, full=recipe.student.kind == "full")
+    once, each = tokens * flops_of(positions), tokens * sum(map(flops_of, interior))
     trained = _count(trained_parameters(bank, recipe).values())
     published = yaml.safe_load((_PACKAGED / "published.yaml").read_text(encoding="utf-8")).get(recipe.teacher)
     return Plan(
@@ -160,6 +160,23 @@ def make_plan(recipe: Recipe, *, processes: int = 1) -> Plan:
         memory=_memory(recipe, processes, trained, teacher.distinct_parameters),
         paper=Published(**published) if published else None,
     )
+
+
+def flops_of_token(bank: Bank, *, full: bool) -> Callable[[int], int]:
+    """FLOPs of one training token by the student's depth; the layers of one model are all of one size."""
+    architecture, teacher, student = bank.architecture, bank.teacher, bank.student
+    norm = _count(architecture.norm_of(teacher).parameters())
+    ends = norm + _count(architecture.head_of(teacher).parameters())
+    of_teacher = ends + sum(_count(layer.parameters()) for layer in architecture.layers_of(teacher))
+    layer = list(architecture.layers_of(student)[0].parameters())
+    shared = {id(parameter) for parameter in teacher.parameters()}
+    own = _count(parameter for parameter in layer if id(parameter) not in shared)
+
+    def flops(depth: int) -> int:
+        used = ends + depth * _count(layer)
+        return 4 * used + 2 * (used if full else norm + depth * own) + 2 * of_teacher
+
+    return flops
 
 
 def _memory(recipe: Recipe, processes: int, trained: int, teacher: int) -> Memory:
@@ -198,23 +215,6 @@ def _teacher_config(name: str) -> PreTrainedConfig:
         return load_config(Path(hf_hub_download(name, "config.json")).parent)
     except (HfHubHTTPError, HFValidationError, OSError) as error:
         raise FetchError(f"{name} is no folder, and its config cannot be had: {error}") from error
-
-
-def _flops_of_token(bank: Bank, *, full: bool) -> Callable[[int], int]:
-    """FLOPs of one training token by the student's depth; the layers of one model are all of one size."""
-    architecture, teacher, student = bank.architecture, bank.teacher, bank.student
-    norm = _count(architecture.norm_of(teacher).parameters())
-    ends = norm + _count(architecture.head_of(teacher).parameters())
-    of_teacher = ends + sum(_count(layer.parameters()) for layer in architecture.layers_of(teacher))
-    layer = list(architecture.layers_of(student)[0].parameters())
-    shared = {id(parameter) for parameter in teacher.parameters()}
-    own = _count(parameter for parameter in layer if id(parameter) not in shared)
-
-    def flops(depth: int) -> int:
-        used = ends + depth * _count(layer)
-        return 4 * used + 2 * (used if full else norm + depth * own) + 2 * of_teacher
-
-    return flops
 
 
 def _count(parameters: Iterable[nn.Parameter]) -> int:
