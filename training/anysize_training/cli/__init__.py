@@ -3,7 +3,7 @@
 import typer
 
 from anysize_training.cli.making import bench, distill, init, plan
-from anysize_training.cli.studying import evaluate, ladder, order
+from anysize_training.cli.studying import evaluate, ladder, order, patch
 
 app = typer.Typer(
     name="anysize-train",
@@ -12,5 +12,5 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode="markdown",
 )
-for command in (init, plan, distill, evaluate, ladder, order, bench):
+for command in (init, plan, distill, evaluate, patch, ladder, order, bench):
     app.command()(command)
