@@ -15,8 +15,8 @@ from anysize.errors import SettingsError
 from anysize.family.assembly import assemble
 from anysize.family.family import Family
 from anysize_training.cli import app
-from anysize_training.study.sweep.runs import Text
 from anysize_training.study.sweep.sweep import load_sweep, shipped_sweeps
+from anysize_training.study.texts import Text
 
 SWEEP = """
 name: two
@@ -75,7 +75,7 @@ def test_a_sweep_scores_every_size_of_every_arm_over_seeds(files: Path):
         if recipe["objective"]["kl"] == 0:
             continue
         family = Family.load(run / "family", dtype=torch.float32, device=torch.device("cpu"))
-        windows = Text(files / "text.txt", 0, 128, 32, wikitext=False).windows(family)
+        windows = Text(files / "text.txt", 0, 128, 32, wikitext=False).windows(family.tokenizer)
         for id_ in ("student", "p3-4"):
             model: Any = assemble(family.bank, family.parse(id_))
             loss = model(input_ids=windows.tokens_NL, labels=windows.tokens_NL).loss.item()

@@ -4,7 +4,8 @@ import typer
 
 from anysize_training.cli.comparing import analyse, baseline
 from anysize_training.cli.making import bench, distill, init, plan, untrained
-from anysize_training.cli.studying import evaluate, ladder, order, sweep
+from anysize_training.cli.studying import evaluate, ladder, order, patch
+from anysize_training.cli.sweeping import sweep
 
 app = typer.Typer(
     name="anysize-train",
@@ -13,5 +14,5 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode="markdown",
 )
-for command in (init, plan, untrained, distill, evaluate, baseline, analyse, ladder, order, sweep, bench):
+for command in (init, plan, untrained, distill, evaluate, patch, baseline, analyse, ladder, order, sweep, bench):
     app.command()(command)

@@ -63,8 +63,8 @@ def baseline(
     --evaluate-text wikitext2_test.txt --wikitext --plot baselines.png`
     """
     from anysize_training.commands.baseline import make_baselines
-    from anysize_training.commands.text import Text
     from anysize_training.study.baselines.laco import table_4
+    from anysize_training.study.texts import Text
 
     methods: list[Method] = [one for one in get_args(Method) if against is not None or one != "untrained"]
     if not compare:
@@ -112,7 +112,7 @@ def analyse(
     `anysize-train analyse builtin --what flops --json`
     """
     from anysize_training.commands.analyse import analyse_family
-    from anysize_training.commands.text import Text
+    from anysize_training.study.texts import Text
 
     with errors_for_people():
         analyse_family(

@@ -7,6 +7,13 @@ import typer
 
 FamilyArgument = Annotated[Path, typer.Argument(help="Family folder; `builtin` is the one that ships.")]
 TextOption = Annotated[Path, typer.Option("--text", help="A .txt or .jsonl file.", exists=True, dir_okay=False)]
+OptionalTextOption = Annotated[
+    Path | None, typer.Option("--text", help="A .txt or .jsonl file.", exists=True, dir_okay=False)
+]
+WikitextOption = Annotated[bool, typer.Option("--wikitext", help="Undo WikiText's word tokenisation first.")]
+OutOption = Annotated[
+    Path | None, typer.Option(help="A .json file: what is measured is kept in it, and not measured again.")
+]
 FirstRowOption = Annotated[int, typer.Option(min=0, help="Of a .jsonl file, the first row that is read.")]
 WriteOption = Annotated[bool, typer.Option("--write", help="Write the result into the family folder.")]
 JsonOption = Annotated[bool, typer.Option("--json", help="One JSON object on standard output.")]

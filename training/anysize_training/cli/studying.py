@@ -1,4 +1,4 @@
-"""Commands that measure families and choose their sizes: `evaluate`, `ladder`, `order`, `sweep`."""
+"""Commands that measure families and choose their sizes: `evaluate`, `patch`, `ladder`, `order`."""
 
 from pathlib import Path
 from typing import Annotated
@@ -6,48 +6,128 @@ from typing import Annotated
 import typer
 
 from anysize.console import errors_for_people
+from anysize.family.order import OrderName
 from anysize_training.cli.options import (
     FamilyArgument,
     FirstRowOption,
     JsonOption,
+    OptionalTextOption,
+    OutOption,
     PlotOption,
-    SetOption,
     TextOption,
+    WikitextOption,
     WriteOption,
 )
 from anysize_training.study.order.method import Method as OrderMethod
 
+# Of the six layers of DistilBERT and DistilGPT2.
+_DISTILLED = "0,2,4,7,9,11"
+
 
 def evaluate(
     family: FamilyArgument,
-    text: TextOption,
+    text: OptionalTextOption = None,
     first_row: FirstRowOption = 0,
     max_tokens: Annotated[int, typer.Option(min=64, help="Score at most this many tokens.")] = 16384,
     window: Annotated[int, typer.Option(min=16, help="Tokens scored in one window.")] = 512,
-    wikitext: Annotated[bool, typer.Option("--wikitext", help="Undo WikiText's word tokenisation first.")] = False,
+    wikitext: WikitextOption = False,
+    words: Annotated[bool, typer.Option("--words", help="Also word perplexity, of whole documents.")] = False,
+    max_pages: Annotated[int | None, typer.Option(min=1, help="Of documents, only the first so many.")] = None,
     untrained: Annotated[bool, typer.Option("--untrained", help="Also score the student before training.")] = False,
     int8: Annotated[bool, typer.Option("--int8", help="Also score each size with weights rounded to int8.")] = False,
+    tasks: Annotated[
+        list[str] | None,
+        typer.Option(help="Tasks of lm-evaluation-harness, commas between; `paper` is the paper's thirteen."),
+    ] = None,
+    limit: Annotated[int | None, typer.Option(min=1, help="Ask only the first so many examples of a task.")] = None,
+    include_path: Annotated[
+        Path | None, typer.Option(help="A folder of task definitions of your own; trusted as a program is.")
+    ] = None,
+    batch: Annotated[int, typer.Option(min=1, help="Sequences of a task at once.")] = 8,
+    context: Annotated[
+        int | None, typer.Option(min=2, help="Longest sequence of documents and tasks; the teacher's by default.")
+    ] = None,
+    variant: Annotated[list[str] | None, typer.Option(help="Only these sizes; may be repeated.")] = None,
+    out: OutOption = None,
     write: WriteOption = False,
     as_json: JsonOption = False,
 ) -> None:
-    """Measure perplexity, and KL divergence to the teacher, of every size of the ladder.
+    """Measure what every size of the ladder is worth: on text, in tasks, or both.
 
-    Examples: `anysize-train evaluate builtin --text wikitext2_test.txt --wikitext --untrained` |
-    `anysize-train evaluate runs/a/family --text held_out.jsonl --json`
+    Perplexity, and KL divergence to the teacher, of the tokens of a text in windows. `--words` adds perplexity by the
+    word as the `wikitext` task of lm-evaluation-harness has it. `--tasks paper` (or `paper-classification`,
+    `paper-generation`, or any names) runs its tasks; it comes with `anysize[eval]`.
+
+    Examples: `anysize-train evaluate builtin --text wikitext2_test.txt --wikitext --words --untrained` |
+    `anysize-train evaluate runs/a/family --text held_out.jsonl --variant student --variant teacher --json` |
+    `anysize-train evaluate runs/a/family --tasks paper --limit 100 --out report.json`
     """
-    from anysize_training.commands.evaluate import evaluate_family
+    from anysize_training.commands.evaluate import TaskChoice, TextChoice, evaluate_family
 
     with errors_for_people():
         evaluate_family(
             family,
+            text=TextChoice(
+                path=text,
+                first_row=first_row,
+                max_tokens=max_tokens,
+                window=window,
+                wikitext=wikitext,
+                words=words,
+                max_pages=max_pages,
+                untrained=untrained,
+                int8=int8,
+            )
+            if text
+            else None,
+            tasks=TaskChoice(names=tasks, limit=limit, include=include_path, batch=batch) if tasks else None,
+            variants=variant or [],
+            context=context,
+            out=out,
+            write=write,
+            as_json=as_json,
+        )
+
+
+def patch(
+    teacher: Annotated[str, typer.Argument(help="A checkpoint folder, or a hub model's name.")],
+    student: Annotated[str, typer.Argument(help="Likewise; distilled from the teacher by others.")],
+    text: TextOption,
+    kept: Annotated[str, typer.Option(help="The teacher layers that the student's were copied from.")] = _DISTILLED,
+    patch_order: Annotated[OrderName, typer.Option(help="Which positions are patched first.")] = "last_to_first",
+    first_row: FirstRowOption = 0,
+    max_tokens: Annotated[int, typer.Option(min=64, help="Score at most this many tokens.")] = 4096,
+    window: Annotated[int, typer.Option(min=16, help="Tokens scored in one window.")] = 128,
+    wikitext: WikitextOption = False,
+    pruned: Annotated[bool, typer.Option("--pruned", help="Also score the teacher pruned to each size.")] = False,
+    out: OutOption = None,
+    plot: PlotOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Patch a student that others distilled with its teacher, and measure every size (paper, 3.4).
+
+    By perplexity, or for BERT and DistilBERT by pseudo-perplexity, each token masked by itself. Student layer i stands
+    for the teacher layers from its own kept one up to the next.
+
+    Examples: `anysize-train patch openai-community/gpt2 distilbert/distilgpt2 --text wikitext2_test.txt --wikitext` |
+    `anysize-train patch bert-base-uncased distilbert-base-uncased --text wikitext2_test.txt --wikitext --pruned`
+    """
+    from anysize_training.commands.patch import patch_pair
+
+    with errors_for_people():
+        patch_pair(
+            teacher,
+            student,
             text,
+            kept=kept,
+            patch_order=patch_order,
             first_row=first_row,
             max_tokens=max_tokens,
             window=window,
             wikitext=wikitext,
-            untrained=untrained,
-            int8=int8,
-            write=write,
+            pruned=pruned,
+            out=out,
+            plot=plot,
             as_json=as_json,
         )
 
@@ -114,7 +194,7 @@ def order(
     `anysize-train order runs/a/family --text held_out.jsonl --compare --plot orders.png --write`
     """
     from anysize_training.commands.order import find_order
-    from anysize_training.commands.text import Text
+    from anysize_training.study.texts import Text
 
     with errors_for_people():
         find_order(
@@ -128,34 +208,3 @@ def order(
             write=write,
             as_json=as_json,
         )
-
-
-def sweep(
-    sweep: Annotated[str, typer.Argument(help="A shipped sweep's name, or a YAML file.")],
-    out: Annotated[Path, typer.Option(help="Folder of the runs, shared by sweeps; the report is OUT/NAME.json.")],
-    text: TextOption,
-    first_row: FirstRowOption = 0,
-    max_tokens: Annotated[int, typer.Option(min=64, help="Score at most this many tokens.")] = 4096,
-    window: Annotated[int, typer.Option(min=16, help="Tokens scored in one window.")] = 128,
-    wikitext: Annotated[bool, typer.Option("--wikitext", help="Undo WikiText's word tokenisation first.")] = False,
-    override: SetOption = None,
-    plot: PlotOption = None,
-    as_json: JsonOption = False,
-) -> None:
-    """Distil the same student with one thing changed at a time, over seeds, and compare all sizes.
-
-    A run that is there is not run again, nor one that stands in another sweep of the same folder; what was stopped goes
-    on. Shipped: `loss-ablation` (paper, Figure 5), `random-initialisation`, `student-size` (Figure 8), `token-budget`
-    (Figure 10), `initialisation-and-order` (Figure 24), `standard-distillation` (Figure 4), `delta-against-full`.
-
-    Examples: `anysize-train sweep loss-ablation --out runs/sweeps --text held_out.jsonl --set teacher=runs/teacher` |
-    `anysize-train sweep my-sweep.yaml --out runs/mine --text wikitext2_test.txt --wikitext --plot mine.png`
-    """
-    from anysize_training.commands.sweep import run_sweep
-    from anysize_training.study.sweep.runs import Text
-
-    with errors_for_people():
-        scored = Text(text, first_row, max_tokens, window, wikitext)
-        finished = run_sweep(sweep, out, scored, override or [], plot=plot, as_json=as_json)
-    if not finished:
-        raise typer.Exit(130)

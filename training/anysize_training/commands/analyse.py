@@ -30,13 +30,12 @@ from anysize_training.commands.family import load_family
 from anysize_training.commands.invocation import command_line
 from anysize_training.commands.picture import check_picture
 from anysize_training.commands.report_file import check_report_file, write_report
-from anysize_training.commands.text import Text
 from anysize_training.distill.selection.similarity import pairwise_similarity
 from anysize_training.study.analyse.flops import family_flops, paper_plans
 from anysize_training.study.analyse.last_layer import last_layers
 from anysize_training.study.analyse.similarity import student_similarity
 from anysize_training.study.analyse.what import What
-from anysize_training.study.texts import Windows
+from anysize_training.study.texts import Text, Windows
 
 Report = dict[str, Any]
 Draw = Callable[[Path], None]

@@ -26,7 +26,6 @@ from anysize_training.commands.family import family_depths, load_family
 from anysize_training.commands.invocation import command_line
 from anysize_training.commands.picture import check_picture
 from anysize_training.commands.report_file import check_report_file, write_report
-from anysize_training.commands.text import Text
 from anysize_training.distill.teacher import find_teacher
 from anysize_training.study.baselines.baseline import Baseline, baselines_of
 from anysize_training.study.baselines.method import Method
@@ -34,6 +33,7 @@ from anysize_training.study.baselines.quality import ModelEvaluator
 from anysize_training.study.baselines.rows import baseline_rows, family_rows
 from anysize_training.study.baselines.stack import build
 from anysize_training.study.baselines.subject import Subject
+from anysize_training.study.texts import Text
 
 _NEEDS_NO_TEXT: tuple[Method, ...] = ("naive", "untrained")
 

@@ -13,9 +13,10 @@ from rich.table import Table
 from anysize.console import print_json, say, terminal
 from anysize_training.commands.invocation import command_line
 from anysize_training.commands.picture import check_picture
-from anysize_training.study.sweep.runs import Runs, Text
+from anysize_training.study.sweep.runs import Runs
 from anysize_training.study.sweep.summary import Point, summarise
 from anysize_training.study.sweep.sweep import Sweep, load_sweep
+from anysize_training.study.texts import Text
 
 
 def run_sweep(named: str, out: Path, text: Text, overrides: Sequence[str], *, plot: Path | None, as_json: bool) -> bool:

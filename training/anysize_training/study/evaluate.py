@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional as F
 from tqdm import tqdm
 from transformers import PreTrainedModel
@@ -70,23 +70,42 @@ class Evaluator:
         batches = tqdm(inputs_NL.split(self._batch), desc=name, unit="batch", leave=False)
         return [backbone(input_ids=batch_BL, use_cache=False).last_hidden_state for batch_BL in batches]
 
-    @torch.inference_mode()
     def _score(self, model: PreTrainedModel, hidden: list[Tensor]) -> Quality:
-        head = self._bank.architecture.head_of(model)
-        teacher_head = self._bank.architecture.head_of(self._teacher)
+        architecture = self._bank.architecture
         targets = self._windows.tokens_NL[:, 1:].to(model.device).split(self._batch)
-        likelihood = divergence = 0.0
-        for ours_BLD, theirs_BLD, targets_BL in zip(hidden, self._teacher_hidden, targets, strict=True):
-            pieces = zip(
-                ours_BLD.flatten(0, 1).split(_CHUNK_TOKENS),
-                theirs_BLD.flatten(0, 1).split(_CHUNK_TOKENS),
-                targets_BL.flatten().split(_CHUNK_TOKENS),
-                strict=True,
-            )
-            for ours_CD, theirs_CD, targets_C in pieces:
-                ours_CV = F.log_softmax(head(ours_CD).float(), dim=-1)
-                theirs_CV = F.log_softmax(teacher_head(theirs_CD).float(), dim=-1)
-                likelihood += F.nll_loss(ours_CV, targets_C, reduction="sum").item()
-                divergence += F.kl_div(ours_CV, theirs_CV, reduction="sum", log_target=True).item()
-        tokens = self._windows.scored
-        return Quality(likelihood / tokens, divergence / tokens)
+        heads = architecture.head_of(model), architecture.head_of(self._teacher)
+        return scored(heads[0], hidden, heads[1], self._teacher_hidden, targets)
+
+
+@torch.inference_mode()
+def scored(
+    head: nn.Module,
+    hidden: Sequence[Tensor],
+    teacher_head: nn.Module,
+    teacher_hidden: Sequence[Tensor],
+    targets: Sequence[Tensor],
+) -> Quality:
+    """The quality that hidden states in front of a head have, in chunks of tokens.
+
+    Args:
+        head: makes logits of hidden states.
+        hidden: pieces of the text, each (..., width).
+        teacher_head: likewise.
+        teacher_hidden: the same pieces.
+        targets: the same pieces, (...): the tokens to be predicted.
+    """
+    likelihood = divergence = 0.0
+    for ours, theirs, expected in zip(hidden, teacher_hidden, targets, strict=True):
+        pieces = zip(
+            ours.flatten(0, -2).split(_CHUNK_TOKENS),
+            theirs.flatten(0, -2).split(_CHUNK_TOKENS),
+            expected.flatten().split(_CHUNK_TOKENS),
+            strict=True,
+        )
+        for ours_CD, theirs_CD, targets_C in pieces:
+            ours_CV = F.log_softmax(head(ours_CD).float(), dim=-1)
+            theirs_CV = F.log_softmax(teacher_head(theirs_CD).float(), dim=-1)
+            likelihood += F.nll_loss(ours_CV, targets_C, reduction="sum").item()
+            divergence += F.kl_div(ours_CV, theirs_CV, reduction="sum", log_target=True).item()
+    tokens = sum(expected.numel() for expected in targets)
+    return Quality(likelihood / tokens, divergence / tokens)

@@ -40,10 +40,10 @@ def untrained_quality(family: Family, windows: Windows) -> Quality:
     )
 
 
-def int8_qualities(family: Family, windows: Windows) -> dict[str, Quality]:
-    """The quality of each size of the ladder with rounded weights. The family's own weights are rounded for good."""
+def int8_evaluator(family: Family, windows: Windows) -> Evaluator:
+    """What scores sizes with rounded weights. The family's own weights are rounded for good."""
     quantize(family.bank)
-    return Evaluator(family.bank, windows).qualities([size.variant for size in family.ladder])
+    return Evaluator(family.bank, windows)
 
 
 def amend_ladder(

@@ -17,39 +17,9 @@ from anysize_training.distill.pipeline import distill
 from anysize_training.distill.recipe import Recipe
 from anysize_training.study.evaluate import Evaluator
 from anysize_training.study.sweep.sweep import Arm, Sweep
-from anysize_training.study.texts import Windows, read_windows
+from anysize_training.study.texts import Text
 
 _DIGITS = 16
-
-
-@dataclass(frozen=True, slots=True)
-class Text:
-    """What sizes are scored on.
-
-    Attributes:
-        path: a `.txt` or `.jsonl` file.
-        first_row: of a `.jsonl` file, the first that is read.
-        max_tokens: scored at most.
-        window: tokens in one window.
-        wikitext: undo WikiText's word tokenisation first.
-    """
-
-    path: Path
-    first_row: int
-    max_tokens: int
-    window: int
-    wikitext: bool
-
-    def windows(self, family: Family) -> Windows:
-        """Cut for scoring."""
-        return read_windows(
-            self.path,
-            family.tokenizer,
-            length=self.window,
-            max_tokens=self.max_tokens,
-            detokenise="wikitext" if self.wikitext else "none",
-            first_row=self.first_row,
-        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,7 +110,7 @@ class Runs:
         positions = positions_in_order(order, family.positions)
         counts = range(1 if arm.only_student else len(positions) + 1)
         variants = [Variant.of(family.positions, positions[:count]) for count in counts]
-        qualities = Evaluator(family.bank, self._text.windows(family)).qualities(variants)
+        qualities = Evaluator(family.bank, self._text.windows(family.tokenizer)).qualities(variants)
         return tuple(
             Score(
                 variant.id,

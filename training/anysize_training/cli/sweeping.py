@@ -1,0 +1,40 @@
+"""Commands that carry out many runs: `sweep`."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from anysize.console import errors_for_people
+from anysize_training.cli.options import FirstRowOption, JsonOption, PlotOption, SetOption, TextOption, WikitextOption
+
+
+def sweep(
+    sweep: Annotated[str, typer.Argument(help="A shipped sweep's name, or a YAML file.")],
+    out: Annotated[Path, typer.Option(help="Folder of the runs, shared by sweeps; the report is OUT/NAME.json.")],
+    text: TextOption,
+    first_row: FirstRowOption = 0,
+    max_tokens: Annotated[int, typer.Option(min=64, help="Score at most this many tokens.")] = 4096,
+    window: Annotated[int, typer.Option(min=16, help="Tokens scored in one window.")] = 128,
+    wikitext: WikitextOption = False,
+    override: SetOption = None,
+    plot: PlotOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Distil the same student with one thing changed at a time, over seeds, and compare all sizes.
+
+    A run that is there is not run again, nor one that stands in another sweep of the same folder; what was stopped goes
+    on. Shipped: `loss-ablation` (paper, Figure 5), `random-initialisation`, `student-size` (Figure 8), `token-budget`
+    (Figure 10), `initialisation-and-order` (Figure 24), `standard-distillation` (Figure 4), `delta-against-full`.
+
+    Examples: `anysize-train sweep loss-ablation --out runs/sweeps --text held_out.jsonl --set teacher=runs/teacher` |
+    `anysize-train sweep my-sweep.yaml --out runs/mine --text wikitext2_test.txt --wikitext --plot mine.png`
+    """
+    from anysize_training.commands.sweep import run_sweep
+    from anysize_training.study.texts import Text
+
+    with errors_for_people():
+        scored = Text(text, first_row, max_tokens, window, wikitext)
+        finished = run_sweep(sweep, out, scored, override or [], plot=plot, as_json=as_json)
+    if not finished:
+        raise typer.Exit(130)
