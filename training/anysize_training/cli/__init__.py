@@ -5,7 +5,7 @@ import typer
 from anysize_training.cli.comparing import analyse, baseline
 from anysize_training.cli.making import bench, distill, init, plan, untrained
 from anysize_training.cli.studying import evaluate, ladder, order, patch
-from anysize_training.cli.sweeping import sweep
+from anysize_training.cli.sweeping import report, sweep
 
 app = typer.Typer(
     name="anysize-train",
@@ -14,5 +14,19 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode="markdown",
 )
-for command in (init, plan, untrained, distill, evaluate, patch, baseline, analyse, ladder, order, sweep, bench):
+for command in (
+    init,
+    plan,
+    untrained,
+    distill,
+    evaluate,
+    patch,
+    baseline,
+    analyse,
+    ladder,
+    order,
+    sweep,
+    report,
+    bench,
+):
     app.command()(command)

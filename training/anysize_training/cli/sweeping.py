@@ -1,4 +1,4 @@
-"""Commands that carry out many runs: `sweep`."""
+"""Commands that carry out many runs: `sweep`, `report`."""
 
 from pathlib import Path
 from typing import Annotated
@@ -6,7 +6,15 @@ from typing import Annotated
 import typer
 
 from anysize.console import errors_for_people
-from anysize_training.cli.options import FirstRowOption, JsonOption, PlotOption, SetOption, TextOption, WikitextOption
+from anysize_training.cli.options import (
+    EvaluateWikitextOption,
+    FirstRowOption,
+    JsonOption,
+    PlotOption,
+    SetOption,
+    TextOption,
+    WikitextOption,
+)
 
 
 def sweep(
@@ -38,3 +46,41 @@ def sweep(
         finished = run_sweep(sweep, out, scored, override or [], plot=plot, as_json=as_json)
     if not finished:
         raise typer.Exit(130)
+
+
+def report(
+    family: Annotated[str, typer.Argument(help="Family folder; `builtin` is the one that ships.")],
+    text: TextOption,
+    evaluate_text: Annotated[
+        Path, typer.Option(help="A .txt or .jsonl file to score on.", exists=True, dir_okay=False)
+    ],
+    out: Annotated[Path, typer.Option(help="Folder of the pages; what lies there is not measured again.")],
+    first_row: FirstRowOption = 0,
+    wikitext: EvaluateWikitextOption = False,
+    sweeps: Annotated[
+        Path | None, typer.Option(help="A folder that `anysize-train sweep` has written.", exists=True, file_okay=False)
+    ] = None,
+    quick: Annotated[bool, typer.Option("--quick", help="Score and calibrate on a quarter.")] = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Run the paper's experiments on a family, and write one page that says of each claim whether it holds.
+
+    Each experiment is an `anysize-train` command, named beside its result. Those that train are read from --sweeps.
+
+    Examples: `anysize-train report builtin --text wikipedia.jsonl --first-row 7500 --evaluate-text wikitext2_test.txt
+    --wikitext --out report --quick` | `anysize-train report runs/a/family --text a.txt --evaluate-text b.txt --out r`
+    """
+    from anysize_training.commands.report import report_family
+
+    with errors_for_people():
+        report_family(
+            family,
+            text=text,
+            first_row=first_row,
+            evaluation=evaluate_text,
+            wikitext=wikitext,
+            out=out,
+            sweeps=sweeps,
+            quick=quick,
+            as_json=as_json,
+        )

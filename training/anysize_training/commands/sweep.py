@@ -46,9 +46,9 @@ def run_sweep(named: str, out: Path, text: Text, overrides: Sequence[str], *, pl
     out.mkdir(parents=True, exist_ok=True)
     (out / f"{sweep.name}.json").write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
     if plot is not None:
-        from anysize_training.study.sweep.figure import save_figure
+        from anysize_training.study.sweep.figure import draw_report
 
-        save_figure(sweep, points, plot, text=text.path.name)
+        draw_report(report, plot)
         say(f"wrote {plot}")
     if as_json:
         print_json(report)
