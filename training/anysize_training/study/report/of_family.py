@@ -96,8 +96,8 @@ def last_layer(report: Report) -> Verdict:
     nested = sorted((row for row in report["rows"] if row["nested"]), key=lambda row: row["patched"])
     falls = [later["patched"] for earlier, later in pairwise(nested) if later["cosine"] < earlier["cosine"] - 1e-4]
     finding = (
-        f"from {number(nested[0]['cosine'], 3)} with no position patched to {number(nested[-1]['cosine'], 3)} with all; "
-        + (f"it falls at {len(falls)} of {len(nested) - 1} steps" if falls else "it never falls")
+        f"from {number(nested[0]['cosine'], 3)} with no position patched to {number(nested[-1]['cosine'], 3)} with "
+        "all; " + (f"it falls at {len(falls)} of {len(nested) - 1} steps" if falls else "it never falls")
     )
     rows = [[row["variant"], str(row["patched"]), number(row["cosine"], 4)] for row in nested]
     return held(not falls, finding, ["variant", "patched", "cosine"], rows)
@@ -117,9 +117,9 @@ def flops(report: Report) -> Verdict:
     ]
     worst = max(abs(one["ratio"] / one["paper"]["ratio"] - 1) for one in report["paper"])
     finding = (
-        f"the closed form gives the paper's ratios within {worst:.1%}, and this family's forward passes as torch counts "
-        f"them within {off:.1%}; here distilling once costs {number(report['training']['ratio'])} times less than a "
-        f"distillation for each of {report['training']['interior_sizes']} interior sizes"
+        f"the closed form gives the paper's ratios within {worst:.1%}, and this family's forward passes as torch "
+        f"counts them within {off:.1%}; here distilling once costs {number(report['training']['ratio'])} times less than "
+        f"a distillation for each of {report['training']['interior_sizes']} interior sizes"
     )
     return held(worst < 0.05, finding, ["teacher", "ratio, closed form", "ratio, paper", "difference"], rows)
 

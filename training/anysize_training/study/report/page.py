@@ -82,7 +82,7 @@ def page(title: str, text: str, sections: Sequence[Section]) -> str:
     """
     body = MarkdownIt("commonmark", {"html": False}).enable("table").render(text)
     for one in sections:
-        heading = f"<h2>{html.escape(one.experiment.title)}</h2>"
+        heading = f"<h2>{html.escape(one.experiment.title, quote=False)}</h2>"
         body = body.replace(heading, heading.replace("<h2>", f'<h2 id="{_anchor(one.experiment.title)}">'))
         if one.picture is not None:
             data = base64.b64encode(one.picture.read_bytes()).decode()
