@@ -19,7 +19,10 @@ CANNOT = {
     r"make [a-z-]+": "makes an environment of its own, or runs this test",
     r"\S*pip install": "this environment has been made so",
     r"curl ": "tests/docs/test_commands.py sends it",
-    r".*Harvard-DCML": "needs the Hugging Face hub",
+    r".*(Harvard-DCML|openai-community|google-bert)": "needs models of the Hugging Face hub",
+    r".*--tasks paper": "needs data of the Hugging Face hub",
+    r".*--tasks my_task": "tests/study/test_tasks.py runs tasks of one's own",
+    r".*anysize-train report": "tests/study/report runs it on a tiny family",
     r"accelerate launch": "starts a single process on a CPU; torchrun stands for both",
     r"(docker|kubectl|kustomize|helm|ray) ": "needs an engine or a cluster",
 }
@@ -36,6 +39,8 @@ SHORTER = {
     "--evaluate-window 32",
     r"anysize-train analyse": "--max-tokens 64 --window 32",
     r"anysize-train evaluate": "--max-tokens 64 --window 32",
+    r"distill --recipe scratch": "--set run.steps=2",
+    r"anysize-train sweep": "--set run.steps=1 --max-tokens 64 --window 32",
     r"distill --recipe smollm2-135m": "--set run.steps=1 --set run.batch_size=1 --set run.micro_batch_size=1",
     r"torchrun": "--set run.steps=1",
 }
