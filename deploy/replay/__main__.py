@@ -27,7 +27,7 @@ from stand_in import make_stand_in
 ROOT = Path(__file__).parents[2]
 _BASE = re.compile(r"^ARG PYTHON_IMAGE=(python:(\d+\.\d+)-slim-(\w+))$", re.MULTILINE)
 _STREAMS = 50
-_STREAM_TOKENS = 24
+_STREAM_TOKENS = 12
 _READY_WITHIN_S = 240
 _PROBE = Path(__file__).with_name("probe.py")
 _LOCKED = {
