@@ -26,6 +26,7 @@ from stand_in import make_stand_in
 
 ROOT = Path(__file__).parents[2]
 _BASE = re.compile(r"^ARG PYTHON_IMAGE=(python:(\d+\.\d+)-slim-(\w+))$", re.MULTILINE)
+_TARGETS = ("service", "training")
 _STREAMS = 50
 _STREAM_TOKENS = 12
 _READY_WITHIN_S = 240
@@ -42,13 +43,14 @@ _LOCKED = {
 def main() -> int:
     """Build, run and check; one line for what is being done, and a JSON object of what was found."""
     parser = argparse.ArgumentParser(prog="replay", description=__doc__.splitlines()[0] if __doc__ else None)
-    parser.add_argument("--keep", action="store_true", help="keep images and volumes")
+    parser.add_argument("--keep", action="store_true", help="keep the images")
     parser.add_argument("--cached", action="store_true", help="take over steps of an earlier build that are unchanged")
     given = parser.parse_args()
     found: dict[str, Any] = {}
     try:
+        _remove_volumes()  # of a run that was interrupted
         base = _base_image(found)
-        for target in ("service", "training"):
+        for target in _TARGETS:
             with _timed(found, f"build_{target}_s"):
                 _build(target, base, cached=given.cached or target == "training")
         _check_service(found)
@@ -161,13 +163,16 @@ def _log(name: str) -> list[str]:
 
 
 def _clean(*, keep_images: bool) -> None:
-    if keep_images:
-        return
+    _remove_volumes()
+    if not keep_images:
+        for target in _TARGETS:
+            podman("rmi", _image(target), check=False)
+        podman("image", "prune", "--force", check=False)
+
+
+def _remove_volumes() -> None:
     for volume in podman("volume", "ls", "--quiet", f"--filter=name={PREFIX}", check=False).stdout.split():
         podman("volume", "rm", "--force", volume, check=False)
-    for target in ("service", "training"):
-        podman("rmi", _image(target), check=False)
-    podman("image", "prune", "--force", check=False)
 
 
 def _image(target: str) -> str:

@@ -1,4 +1,4 @@
-"""The Kubernetes manifests: valid by Kubernetes' own schemas, locked down, and speaking of what a service really has."""
+"""The Kubernetes manifests: valid by Kubernetes' own schemas, locked down, and true to what a service really has."""
 
 import re
 import subprocess
