@@ -17,7 +17,7 @@ from anysize.settings import load_settings
 from autoscaler import PERIOD_S, Autoscaler
 from replica import ANSWER_TOKENS, Replica
 
-TICK_S = 0.5
+TICK_S = 1.0
 
 
 @dataclass(slots=True)
@@ -121,9 +121,8 @@ class Fleet:
 
     def _arrive(self, count: int) -> None:
         self.counted.arrived += count
-        ready, demand = np.flatnonzero(self._is_open()), self._demand()
-        pairs = ready[self._chance.integers(len(ready), size=(count, 2))]
-        for first, second in pairs:
+        ready, demand = np.flatnonzero(self._is_open()), self._demand().tolist()
+        for first, second in ready[self._chance.integers(len(ready), size=(count, 2))].tolist():
             index = first if demand[first] <= demand[second] else second
             if len(self._queues[index]) >= self._replica.queue:
                 self.counted.refused += 1
@@ -136,8 +135,9 @@ class Fleet:
         for index, queue in enumerate(self._queues):
             pressure = self._pressures[index]
             pressure.observe(running=int(running[index]), waiting=len(queue), waiting_tokens=0)
-            places = np.flatnonzero(self._left[index] <= 0)[: len(queue)]
-            for place in places:
+            if not queue:
+                continue
+            for place in np.flatnonzero(self._left[index] <= 0)[: len(queue)]:
                 size = pressure.pick(self._replica.largest) if self._adapts else self._replica.largest
                 self._left[index, place] = self._chance.integers(ANSWER_TOKENS // 4, 2 * ANSWER_TOKENS * 7 // 8 + 1)
                 self._sizes[index, place] = size

@@ -6,9 +6,7 @@ from typing import Self
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field
 
-from anysize.commands.serve import load_calibration, load_family, load_kernels
 from anysize.console import say
-from anysize.engine.workload import StepRow
 from anysize.errors import CalibrationError
 from anysize.settings import load_settings
 
@@ -45,6 +43,10 @@ class Replica(BaseModel):
         Raises:
             CalibrationError: it has not run here.
         """
+        # Torch, which reading a file need not wait for.
+        from anysize.commands.serve import load_calibration, load_family, load_kernels
+        from anysize.engine.workload import StepRow
+
         settings = load_settings()
         kernels = load_kernels(settings, say)
         family = load_family(settings, say)

@@ -19,7 +19,7 @@ from anysize.cli import app as anysize
 from anysize_training.cli import app as training
 
 ROOT = Path(__file__).parents[2]
-PAGES = ("README.md", "CONTRIBUTING.md", "service/README.md", "training/README.md")
+PAGES = ("README.md", "CONTRIBUTING.md", "service/README.md", "training/README.md", "deploy/README.md")
 PROGRAMS = {"anysize": typer.main.get_command(anysize), "anysize-train": typer.main.get_command(training)}
 FENCE = re.compile(r"^```(\w*)\n(.*?)^```", re.MULTILINE | re.DOTALL)
 CELL = re.compile(r"`([^`|]+)`")
