@@ -44,6 +44,11 @@ bench: $(VENV)/.service
 	@$(BIN)/anysize bench memory
 	@$(BIN)/anysize bench mixed
 
+.PHONY: replay  ## Build the containers without a Docker engine, and try them: as root, with podman, runc and debootstrap.
+replay: $(VENV)/.dev
+	@$(BIN)/hadolint Dockerfile
+	@$(BIN)/python deploy/replay
+
 .PHONY: clean  ## Remove .venv and caches; fetched models stay in the user's cache.
 clean:
 	@rm -rf $(VENV) build dist .pytest_cache .ruff_cache .hypothesis .import_linter_cache

@@ -1,4 +1,4 @@
-"""Prometheus' own tools read its configuration and try the alerts on made-up series; compose parts are locked down."""
+"""Prometheus' own tools read its configuration and try the alerts on made-up series."""
 
 import shutil
 import subprocess
@@ -41,17 +41,3 @@ def test_every_alert_is_tried_and_says_what_to_do():
         assert rule["alert"] in CASES.read_text()
         assert rule["labels"]["severity"] in ("warning", "critical")
         assert set(rule["annotations"]) == {"summary", "what_to_do"}
-
-
-def test_compose_parts_run_with_as_little_as_they_can():
-    parts = yaml.safe_load((REPOSITORY / "deploy" / "observability.yml").read_text())
-    for service in parts["services"].values():
-        assert service["cap_drop"] == ["ALL"]
-        assert service["security_opt"] == ["no-new-privileges:true"]
-        assert service["read_only"] is True
-        assert service["pids_limit"] <= 256
-        assert service["mem_limit"]
-        assert all(port.startswith("127.0.0.1:") for port in service["ports"])
-        for volume in service["volumes"]:
-            source = volume.split(":")[0]
-            assert source in parts["volumes"] or (REPOSITORY / source).is_dir()
