@@ -6,6 +6,7 @@ from typing import Any, Literal, Self
 from fastapi import APIRouter, Request, Response
 from pydantic import BaseModel
 
+from anysize.api.access import AnswerRoute
 from anysize.api.answer import TokenTexts
 from anysize.api.answering import Encoded, TpotHeader, TtftHeader
 from anysize.api.openai.answers import AnysizeOut, Finish, OpenAIUsage, finish_of, token_bytes
@@ -15,7 +16,7 @@ from anysize.api.openai.writer import Writer, answered, joined
 from anysize.api.state import Service, ServiceState
 from anysize.engine.request import Completion, Pick, Piece
 
-router = APIRouter()
+router = APIRouter(route_class=AnswerRoute)
 
 
 class ChatTopLogprob(BaseModel):
