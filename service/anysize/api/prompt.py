@@ -6,8 +6,13 @@ from threading import Lock
 from typing import cast
 
 from anysize.api.schemas import GenerateIn
+from anysize.api.time_limit import time_limit
 from anysize.errors import RequestError
 from anysize.family.family import Family
+
+
+# A template comes from whoever made the family, and may never end. Ordinary ones take milliseconds.
+_TEMPLATE_S = 2.0
 
 
 class PromptEncoder:
@@ -68,7 +73,7 @@ class PromptEncoder:
             raise RequestError(f"family {self._name} has no chat template; send a prompt instead of messages")
         self.check_chars(sum(len(message["content"]) for message in messages))
         try:
-            with self._lock:
+            with self._lock, time_limit(_TEMPLATE_S):
                 ids = self._tokenizer.apply_chat_template(
                     [dict(message) for message in messages],
                     add_generation_prompt=True,
