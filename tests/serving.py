@@ -11,6 +11,7 @@ from typing import Any
 import httpx
 import uvicorn
 from fakes import WatchedFamily
+from fastapi import FastAPI
 from models import KV_BYTES, WatchedModel, eventually
 from starlette.types import Message
 
@@ -30,6 +31,7 @@ class RunningService:
     port: int
     family: WatchedFamily
     state: ServiceState
+    app: FastAPI
 
     @property
     def url(self) -> str:
@@ -63,7 +65,7 @@ def serving(
         thread.start()
         eventually(lambda: server.started)
         try:
-            yield RunningService(listener.getsockname()[1], family, app.state.service)
+            yield RunningService(listener.getsockname()[1], family, app.state.service, app)
         finally:
             family.before_step = lambda rows: None
             server.should_exit = True

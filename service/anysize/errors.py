@@ -9,8 +9,10 @@ AnysizeError
 ├── BudgetError         no served size fits the bounds
 ├── RequestError        a request that this family can never answer
 │   └── ModelNameError  a name that no model served here has
+├── AccessError         a request without an API key, or with one that is not known
 ├── CalibrationError    no calibration of this machine that can be used
 ├── OverloadedError     the queue is full; the same request may succeed later
+│   ├── RateLimitError  whoever asks has asked for as much as they may
 │   └── BusyError       the load keeps every size from a latency budget
 ├── EngineError         the model failed, or the service is stopping
 └── DivergedError       the loss of a training run is no longer a number
@@ -73,6 +75,10 @@ class ModelNameError(RequestError):
     """A name that no model served here has."""
 
 
+class AccessError(AnysizeError):
+    """A request without an API key where one is needed, or with one that the service does not know."""
+
+
 class CalibrationError(AnysizeError):
     """A latency cannot be predicted: this machine has not been calibrated, or what was stored cannot be used."""
 
@@ -87,6 +93,10 @@ class OverloadedError(AnysizeError):
     def __init__(self, message: str, retry_after_s: int) -> None:
         super().__init__(message)
         self.retry_after_s = retry_after_s
+
+
+class RateLimitError(OverloadedError):
+    """Whoever asks has asked for as much as they may; others are answered as before."""
 
 
 class BusyError(OverloadedError):

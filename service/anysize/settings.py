@@ -1,9 +1,13 @@
 """Every setting of the service, with its limit and its default. Frozen; environment variables begin with ANYSIZE_."""
 
+import re
+from contextlib import suppress
+from functools import cached_property
+from ipaddress import ip_address
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal, Self
 
-from pydantic import Field, ValidationError, model_validator
+from pydantic import Field, SecretStr, ValidationError, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from anysize.errors import SettingsError
@@ -12,13 +16,24 @@ if TYPE_CHECKING:
     import torch
 
 DType = Literal["float32", "bfloat16", "float16"]
+# What may stand in a header and in a list, and cannot be guessed.
+_KEY = re.compile(r"[!-+\--~]{16,256}")
+_MAX_KEYS = 1000
+_ORIGIN = re.compile(r"\*|https?://[A-Za-z0-9.\[\]:-]{1,255}")
+
 DeviceName = Annotated[str, Field(pattern=r"^(auto|cpu|cuda(:[0-9]{1,2})?)$")]
 
 
 class Settings(BaseSettings):
     """Settings of one service process."""
 
-    model_config = SettingsConfigDict(env_prefix="ANYSIZE_", frozen=True, extra="forbid", use_attribute_docstrings=True)
+    model_config = SettingsConfigDict(
+        env_prefix="ANYSIZE_",
+        frozen=True,
+        extra="forbid",
+        use_attribute_docstrings=True,
+        hide_input_in_errors=True,  # keys are among it
+    )
 
     family: Path | None = None
     """Folder of the family; the built-in one by default."""
@@ -76,6 +91,22 @@ class Settings(BaseSettings):
     stall_s: float = Field(default=60.0, gt=0, le=3600)
     """How long one step may take before `/health` says that the engine is stuck and every request gets an error."""
 
+    api_keys: SecretStr | None = None
+    """Keys of 16 characters or more, separated by commas, of which each request must bring one (`Authorization: Bearer
+    KEY`). By default nobody is asked for a key."""
+    api_keys_file: Path | None = None
+    """The same in a file, one key a line, as container secrets are."""
+    rate_limit: str | None = Field(default=None, pattern=r"^[1-9][0-9]{0,8}/(second|minute|hour|day)$")
+    """How many requests for answers each key may send, such as 60/minute; each address where there are no keys. One
+    more is refused with 429. No limit by default."""
+    cors_origins: str | None = None
+    """Origins, separated by commas, whose pages may use this service from a browser, such as https://example.org; `*`
+    is all. None by default."""
+    admin_port: int | None = Field(default=None, ge=0, le=65535)
+    """Serve `/metrics` on this port, without a key, and nowhere else; 0 takes a free one."""
+    admin_host: str = "127.0.0.1"
+    """Address of that port."""
+
     log_format: Literal["text", "json"] = "text"
     """json writes one object a line. Each request is one line; none holds text of a prompt, an answer or a key."""
     log_level: Literal["debug", "info", "warning"] = "info"
@@ -102,6 +133,46 @@ class Settings(BaseSettings):
                 f"({self.max_running_requests}), or a full batch would leave prompts no room"
             )
         return self
+
+    @model_validator(mode="after")
+    def _doors_are_doors(self) -> Self:
+        if (self.api_keys is not None or self.api_keys_file is not None) and not self.keys:
+            # Somebody wanted keys: a secret that came out empty must open no door.
+            raise ValueError("api_keys or api_keys_file is set, but holds no key; leave it out to ask nobody for one")
+        if self.cors_origins is not None and not all(map(_ORIGIN.fullmatch, self.origins)):
+            raise ValueError(
+                "cors_origins (or ANYSIZE_CORS_ORIGINS) are origins separated by commas, such as "
+                "https://example.org,http://127.0.0.1:3000, without a path; or *"
+            )
+        return self
+
+    @cached_property
+    def keys(self) -> tuple[SecretStr, ...]:
+        """The API keys, of both settings together; none where nobody needs one."""
+        listed = self.api_keys.get_secret_value().split(",") if self.api_keys else []
+        if self.api_keys_file is not None:
+            listed += _lines(self.api_keys_file)
+        given = list(dict.fromkeys(filter(None, map(str.strip, listed))))
+        if len(given) > _MAX_KEYS:
+            raise ValueError(f"there are {len(given)} API keys, more than the {_MAX_KEYS} that a service takes")
+        if not all(map(_KEY.fullmatch, given)):
+            raise ValueError(
+                "an API key (in api_keys or api_keys_file) has 16 to 256 printable ASCII characters, and neither space "
+                "nor comma; make one with: python -c 'import secrets; print(secrets.token_urlsafe(32))'"
+            )
+        return tuple(map(SecretStr, given))
+
+    @property
+    def origins(self) -> tuple[str, ...]:
+        """Origins of pages that may use this service."""
+        return tuple(filter(None, map(str.strip, (self.cors_origins or "").split(","))))
+
+    @property
+    def is_reachable(self) -> bool:
+        """Whether other machines can reach the port."""
+        with suppress(ValueError):
+            return not ip_address(self.host).is_loopback
+        return self.host != "localhost"
 
     @property
     def pair(self) -> tuple[str, str] | None:
@@ -135,6 +206,13 @@ def load_settings(**given: object) -> Settings:
             raise SettingsError(first["msg"].removeprefix("Value error, ")) from error
         name = str(first["loc"][0])
         raise SettingsError(f"{name} (or ANYSIZE_{name.upper()}): {first['msg']}, got {first['input']!r}") from error
+
+
+def _lines(path: Path) -> list[str]:
+    try:
+        return path.read_text("utf-8").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise ValueError(f"api_keys_file {path} cannot be read: {type(error).__name__}") from error
 
 
 def settings_help() -> str:

@@ -1,5 +1,6 @@
 """Prompts and messages as token ids: what users write is text, whatever it looks like."""
 
+import sys
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -7,7 +8,10 @@ import pytest
 from fakes import SPECIAL, long_winded_family
 from hypothesis import given
 from hypothesis import strategies as st
+from pydantic import ValidationError
 
+from anysize.api import prompt
+from anysize.api.openai.chat_request import ChatIn
 from anysize.api.prompt import PromptEncoder
 from anysize.api.schemas import GenerateIn
 from anysize.errors import RequestError
@@ -134,6 +138,55 @@ def test_a_template_that_refuses_says_why():
     family = long_winded_family()
     family.tokenizer.chat_template = "{{ raise_exception('roles must alternate') }}"
     assert "roles must alternate" in refusal(family, {"messages": [{"role": "user", "content": "a"}]})
+
+
+@pytest.mark.parametrize(
+    "template",
+    [
+        "{% for i in range(9999) %}{% for j in range(9999) %}{% endfor %}{% endfor %}",
+        "{% for i in range(9999) %}{% for j in range(9999) %}x{% endfor %}{% endfor %}",
+        "{% macro m(n) %}{% if n %}{{ m(n - 1) }}{{ m(n - 1) }}{% endif %}{% endmacro %}{{ m(40) }}",
+    ],
+)
+def test_a_template_that_does_not_end_is_cut_off_and_later_requests_are_served(
+    template: str, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(prompt, "_TEMPLATE_S", 0.2)
+    family = long_winded_family()
+    family.tokenizer.chat_template = template
+    one = encoder(family)
+    trace = sys.gettrace()
+    for _ in range(2):
+        with pytest.raises(RequestError, match="processor time"):
+            one.encode(body("a"))
+    assert one.encode(GenerateIn(prompt="abc", max_tokens=1))
+    assert sys.gettrace() is trace
+
+
+@pytest.mark.parametrize(
+    "template",
+    [
+        "{{ ''.__class__.__mro__[1].__subclasses__() }}",
+        "{{ cycler.__init__.__globals__.os.system('true') }}",
+        "{{ messages.append(1) }}",
+        "{{ lipsum.__globals__['os'].popen('id').read() }}",
+        "{% include '/etc/passwd' %}",
+        "{{ raise_exception.__globals__['os'].system('true') }}",
+    ],
+)
+def test_a_template_that_reaches_for_the_machine_is_refused(template: str):
+    family = long_winded_family()
+    family.tokenizer.chat_template = template
+    assert "refuses these messages" in refusal(family, {"messages": [{"role": "user", "content": "a"}]})
+
+
+@pytest.mark.parametrize("field", ["chat_template", "chat_template_kwargs", "tokenize", "add_generation_prompt", "tools"])
+def test_no_request_brings_a_template_or_options_for_one(field: str):
+    with pytest.raises(ValidationError, match="extra_forbidden"):
+        GenerateIn.model_validate({"messages": [{"role": "user", "content": "a"}], field: "{{ 1 }}"})
+    if field != "tools":
+        with pytest.raises(ValidationError, match="extra_forbidden"):
+            ChatIn.model_validate({"model": "tiny", "messages": [{"role": "user", "content": "a"}], field: "{{ 1 }}"})
 
 
 def test_a_template_without_any_text_gives_no_tokens():

@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import httpx
 import pytest
@@ -21,17 +22,20 @@ from serving import LIMIT_S
 from typer.testing import CliRunner
 
 from anysize.cli import app
-from anysize.commands.serve import listening
+from anysize.commands.serve import listening, warn_of_open_door
 from anysize.engine.model import Model
 from anysize.engine.request import GenerationRequest, Sampling
 from anysize.family.family import Family
+from anysize.settings import Settings
 
 TOKENS = 100
 
 
 @contextmanager
-def served(folder: Path, *options: str) -> Iterator[tuple["subprocess.Popen[str]", httpx.Client]]:
-    """A service in a process of its own, on a port that it takes itself."""
+def served(
+    folder: Path, *options: str, said: list[str] | None = None
+) -> Iterator[tuple["subprocess.Popen[str]", httpx.Client]]:
+    """A service in a process of its own, on a port that it takes itself; `said` gets what it says until it serves."""
     command = [sys.executable, "-m", "anysize", "serve", "--family", str(folder), "--port", "0", "--threads", "1"]
     process = subprocess.Popen([*command, *options], stderr=subprocess.PIPE, text=True, env=os.environ)
     assert process.stderr is not None
@@ -39,6 +43,8 @@ def served(folder: Path, *options: str) -> Iterator[tuple["subprocess.Popen[str]
         line = ""
         while "serving on" not in line:
             line = process.stderr.readline()
+            if said is not None:
+                said.append(line)
             assert line, "the service ended before it served"
         url = line.split("serving on ")[1].split(" ")[0]
         with httpx.Client(base_url=url, timeout=LIMIT_S, trust_env=False) as client:
@@ -107,6 +113,49 @@ def test_what_is_not_done_at_the_limit_gets_an_error_and_no_cut_connection(folde
         assert {answer.status_code for answer in answers} <= {200, 503}
         assert set(failed) == {"engine_unavailable"}
         assert process.wait(timeout=LIMIT_S) == 0
+
+
+def test_keys_come_from_the_environment_and_metrics_have_a_port_of_their_own(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+):
+    key = "canary-key-0123456789"
+    monkeypatch.setenv("ANYSIZE_API_KEYS", key)
+    monkeypatch.setenv("ANYSIZE_ADMIN_PORT", "0")
+    monkeypatch.setenv("ANYSIZE_LOG_LEVEL", "debug")
+    said: list[str] = []
+    with served(folder, said=said) as (process, client):
+        ask = {"prompt": "a", "max_tokens": 1}
+        assert client.post("/generate", json=ask).status_code == 401
+        assert client.post("/generate", json=ask, headers={"Authorization": f"Bearer {key}"}).status_code == 200
+        assert client.get("/metrics", headers={"Authorization": f"Bearer {key}"}).status_code == 404
+        apart = next(line.split()[-1] for line in said if "metrics on" in line)
+        assert apart.startswith("http://127.0.0.1:")
+        metrics = httpx.get(apart, trust_env=False).text
+        assert 'anysize_http_requests_total{method="POST",route="/generate",status="401"} 1.0' in metrics
+        assert client.get("/ready", headers={"x-large": "a" * (1 << 20)}).status_code == 400
+        assert client.get("/ready", headers={"x-large": "a" * (40 << 10)}).status_code == 200
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(timeout=LIMIT_S) == 0
+        assert process.stderr is not None
+        assert key not in "".join(said) + process.stderr.read()
+
+
+@pytest.mark.parametrize(
+    ("given", "is_told"),
+    [({"host": "0.0.0.0"}, True), ({"host": "0.0.0.0", "api_keys": "a-key-of-their-own-0123"}, False), ({}, False)],
+)
+def test_a_service_that_strangers_reach_says_that_nobody_needs_a_key(given: dict[str, Any], is_told: bool):
+    said: list[str] = []
+    warn_of_open_door(Settings(**given), said.append)
+    assert any("whoever reaches 0.0.0.0 may use this service" in one for one in said) == is_told
+
+
+def test_a_port_for_metrics_that_is_taken_is_one_line(folder: Path, monkeypatch: pytest.MonkeyPatch):
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        monkeypatch.setenv("ANYSIZE_ADMIN_PORT", str(taken.getsockname()[1]))
+        result = CliRunner().invoke(app, ["serve", "--family", str(folder), "--port", "0"])
+    assert result.exit_code == 2
+    assert "for metrics" in result.stderr.splitlines()[-1]
 
 
 def test_a_port_that_is_taken_is_one_line_before_any_weight_is_loaded(folder: Path):

@@ -57,12 +57,14 @@ def opened(browser: Browser) -> Iterator[Callable[..., Opened]]:
     """Opens a service's page; at the end it must have said nothing to the console and spoken to no other host."""
     done: list[Opened] = []
 
-    def open_page(service: RunningService, *, width: int = DESKTOP, **context: Any) -> Opened:
+    def open_page(
+        service: RunningService, *, width: int = DESKTOP, shows: str = "body[data-ready]", **context: Any
+    ) -> Opened:
         page = browser.new_context(viewport={"width": width, "height": 800}, **context).new_page()
         done.append(one := Opened(page, service.url))
         one.watch()
         page.goto(service.url)
-        page.wait_for_selector("body[data-ready]")
+        page.wait_for_selector(shows)
         return one
 
     yield open_page

@@ -2,14 +2,17 @@
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from fastapi import FastAPI
+from fastapi import FastAPI, Security
+from pydantic import BaseModel
 from starlette.concurrency import run_in_threadpool
+from starlette.middleware.cors import CORSMiddleware
 
 from anysize import __version__
 from anysize.api import generate, health, variants
 from anysize.api import metrics as metrics_route
+from anysize.api.access import BEARER, Access
 from anysize.api.answer import TokenTexts
 from anysize.api.body_limit import BodyLimit
 from anysize.api.errors import install_error_handlers
@@ -17,9 +20,11 @@ from anysize.api.gauges import add_gauges
 from anysize.api.metrics import Metrics
 from anysize.api.observed import Observed
 from anysize.api.openai import chat, completions, models
-from anysize.api.openai.errors import PREFIX
+from anysize.api.openai.errors import PREFIX, OpenAIErrorOut
 from anysize.api.page import install_page
 from anysize.api.prompt import PromptEncoder
+from anysize.api.record import REQUEST_ID
+from anysize.api.schemas import ErrorOut
 from anysize.api.state import ServiceState
 from anysize.engine.engine import Engine, StepReport
 from anysize.engine.grammars import Grammars
@@ -77,16 +82,38 @@ def create_app(settings: Settings, family: Family, model: StepModel, calibration
         version=__version__,
         lifespan=life,
         redirect_slashes=False,
+        redoc_url=None,
+        swagger_ui_oauth2_redirect_url=None,
     )
     encoder = PromptEncoder(family, max_chars=settings.max_prompt_chars, max_tokens=settings.max_tokens)
     app.state.service = ServiceState(
-        settings, family, engine, metrics, encoder, TokenTexts(family.tokenizer), planner, Grammars(family)
+        settings,
+        family,
+        engine,
+        metrics,
+        encoder,
+        TokenTexts(family.tokenizer),
+        planner,
+        Grammars(family),
+        Access.of(settings),
     )
     app.add_middleware(BodyLimit, max_bytes=settings.max_body_bytes)
     app.add_middleware(Observed, metrics=metrics.http, tracing=tracing)
+    if settings.origins:  # outermost, so that pages can read errors too
+        app.add_middleware(
+            CORSMiddleware,
+            allow_origins=settings.origins,
+            allow_methods=["GET", "POST"],
+            allow_headers=["*"],
+            expose_headers=[REQUEST_ID, "retry-after"],
+        )
     install_error_handlers(app)
-    for module in (generate, completions, chat, models, variants, health, metrics_route):
-        app.include_router(module.router)
+    guarded = [generate, variants] if settings.admin_port is not None else [generate, variants, metrics_route]
+    for module in guarded:
+        app.include_router(module.router, **_guard(settings, ErrorOut))
+    for module in (completions, chat, models):
+        app.include_router(module.router, **_guard(settings, OpenAIErrorOut))
+    app.include_router(health.router)
     install_page(app)
     document = app.openapi()
     for path, operations in document["paths"].items():
@@ -94,6 +121,16 @@ def create_app(settings: Settings, family: Family, model: StepModel, calibration
             for operation in operations.values():
                 operation["responses"].pop("422", None)
     return app
+
+
+def _guard(settings: Settings, error: type[BaseModel]) -> dict[str, Any]:
+    """What the schema says of routes that need a key."""
+    if not settings.keys:
+        return {}
+    return {
+        "dependencies": [Security(BEARER)],
+        "responses": {401: {"model": error, "description": "no API key, or one that is not known"}},
+    }
 
 
 def _tracing(settings: Settings, family: Family) -> "Tracing | None":

@@ -14,6 +14,7 @@ from anysize.api.openai.errors import PREFIX, OpenAIErrorOut, in_openai_shape
 from anysize.api.record import REQUEST_ID
 from anysize.api.schemas import ErrorDetail, ErrorOut
 from anysize.errors import (
+    AccessError,
     AnysizeError,
     BudgetError,
     BusyError,
@@ -21,6 +22,7 @@ from anysize.errors import (
     EngineError,
     ModelNameError,
     OverloadedError,
+    RateLimitError,
     RequestError,
     VariantError,
 )
@@ -31,12 +33,14 @@ _MAX_FIELD = 200
 _HTTP_KINDS = {404: "not_found", 405: "method_not_allowed", 413: "body_too_large"}
 
 STATUS: dict[type[AnysizeError], tuple[int, str]] = {
+    AccessError: (401, "invalid_api_key"),
     BudgetError: (422, "budget_too_small"),
     VariantError: (422, "unknown_variant"),
     ModelNameError: (404, "model_not_found"),
     RequestError: (422, "invalid_request"),
     CalibrationError: (422, "not_calibrated"),
     BusyError: (503, "budget_missed_under_load"),
+    RateLimitError: (429, "rate_limit_exceeded"),
     OverloadedError: (429, "overloaded"),
     EngineError: (503, "engine_unavailable"),
 }
@@ -72,8 +76,7 @@ def error_response(
 def error_response_of(error: AnysizeError, path: str) -> JSONResponse:
     """The status, headers and JSON of an error that is meant for a user."""
     status, kind = _kind(error)
-    headers = {"Retry-After": str(error.retry_after_s)} if isinstance(error, OverloadedError) else None
-    return error_response(path, status, kind, str(error), field=_field(error), headers=headers)
+    return error_response(path, status, kind, str(error), field=_field(error), headers=_headers(error))
 
 
 def error_out(error: AnysizeError) -> ErrorOut:
@@ -90,13 +93,19 @@ def _kind(error: AnysizeError) -> tuple[int, str]:
     return next((entry for cls, entry in STATUS.items() if isinstance(error, cls)), (500, "internal"))
 
 
+def _headers(error: AnysizeError) -> Mapping[str, str] | None:
+    if isinstance(error, OverloadedError):
+        return {"Retry-After": str(error.retry_after_s)}
+    return {"WWW-Authenticate": "Bearer"} if isinstance(error, AccessError) else None
+
+
 def _field(error: AnysizeError) -> str | None:
     return error.field if isinstance(error, RequestError) else None
 
 
 async def _known(request: Request, error: Exception) -> JSONResponse:
     assert isinstance(error, AnysizeError)
-    return error_response_of(error, request.url.path)
+    return error_response_of(error, request.scope["path"])
 
 
 async def _invalid(request: Request, error: Exception) -> JSONResponse:
@@ -104,7 +113,7 @@ async def _invalid(request: Request, error: Exception) -> JSONResponse:
     # A field of several types has an error for each; the deepest is of the type that was meant.
     field = error.errors()[0]["loc"][:2]
     first = max((one for one in error.errors() if one["loc"][:2] == field), key=lambda one: len(one["loc"]))
-    path = request.url.path
+    path = request.scope["path"]
     if first["type"] == "json_invalid":
         return error_response(path, 422, "invalid_json", f"the body is no JSON: {first['ctx']['error']}")
     message = first["msg"].removeprefix("Value error, ")
@@ -117,9 +126,9 @@ async def _http(request: Request, error: Exception) -> JSONResponse:
     assert isinstance(error, HTTPException)
     if isinstance(error.__cause__, ValueError | RecursionError):  # FastAPI's answer to what `json.loads` raises
         message = "the body is no JSON: it is no UTF-8, nested too deeply or the like"
-        return error_response(request.url.path, 422, "invalid_json", message)
+        return error_response(request.scope["path"], 422, "invalid_json", message)
     kind = _HTTP_KINDS.get(error.status_code, "http_error")
-    return error_response(request.url.path, error.status_code, kind, str(error.detail), headers=error.headers)
+    return error_response(request.scope["path"], error.status_code, kind, str(error.detail), headers=error.headers)
 
 
 async def _unexpected(request: Request, error: Exception) -> JSONResponse:
@@ -129,7 +138,7 @@ async def _unexpected(request: Request, error: Exception) -> JSONResponse:
     logger.error("request %s failed with %s\n%s", request_id, type(error).__qualname__, frames.rstrip())
     headers = {REQUEST_ID: request_id} if request_id else None
     message = "an unexpected error; the service log has the details"
-    return error_response(request.url.path, 500, "internal", message, headers=headers)
+    return error_response(request.scope["path"], 500, "internal", message, headers=headers)
 
 
 def _place(error: dict[str, Any], body: Any) -> list[str]:

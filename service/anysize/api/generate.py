@@ -7,6 +7,7 @@ from typing import Any
 from fastapi import APIRouter, Request, Response
 from pydantic import BaseModel
 
+from anysize.api.access import AnswerRoute
 from anysize.api.answer import GenerateOut, PieceOut, TokenTexts
 from anysize.api.answering import (
     Encoded,
@@ -26,7 +27,7 @@ from anysize.api.state import Service
 from anysize.engine.request import Completion, Piece
 from anysize.errors import AnysizeError
 
-router = APIRouter()
+router = APIRouter(route_class=AnswerRoute)
 
 _PATH = "/generate"
 _ERRORS: dict[int | str, dict[str, Any]] = {

@@ -6,6 +6,7 @@ from itertools import pairwise
 from fastapi import APIRouter, Request, Response
 from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, Counter, Histogram, generate_latest
 
+from anysize.api.access import KeyRoute
 from anysize.api.http_metrics import HttpMetrics
 from anysize.api.record import Answered, current
 from anysize.engine.engine import StepReport
@@ -13,7 +14,7 @@ from anysize.engine.request import Completion, GenerationRequest, Timing
 from anysize.family.family import Size
 from anysize.sizing.planner import Promise
 
-router = APIRouter()
+router = APIRouter(route_class=KeyRoute)
 
 _LATENCY_BUCKETS_S = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300)
 _TPOT_BUCKETS_S = (0.005, 0.01, 0.02, 0.03, 0.05, 0.075, 0.1, 0.15, 0.25, 0.5, 1, 2.5)

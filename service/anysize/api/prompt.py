@@ -6,12 +6,17 @@ from threading import Lock
 from typing import Any, cast
 
 from anysize.api.schemas import GenerateIn
+from anysize.api.time_limit import time_limit
 from anysize.errors import RequestError
 from anysize.family.family import Family
 
 # What a model puts around a call of a tool: the way of Qwen, Hermes and SmolLM3, the only one that is read here.
 CALL = ("<tool_call>", "</tool_call>")
 _WORDS_OF_TOOLS = ("tools", *CALL)
+
+
+# A template comes from whoever made the family, and may never end. Ordinary ones take milliseconds.
+_TEMPLATE_S = 2.0
 
 
 class PromptEncoder:
@@ -78,7 +83,7 @@ class PromptEncoder:
         if about_tools or any(message["role"] == "tool" for message in messages):
             self._check_tools(about_tools)
         try:
-            with self._lock:
+            with self._lock, time_limit(_TEMPLATE_S):
                 ids = self._tokenizer.apply_chat_template(
                     [dict(message) for message in messages],
                     tools=[dict(tool) for tool in tools] or None,

@@ -6,6 +6,7 @@ from typing import Annotated, cast
 
 from fastapi import Depends, Request
 
+from anysize.api.access import Access
 from anysize.api.answer import TokenTexts
 from anysize.api.metrics import Metrics
 from anysize.api.prompt import PromptEncoder
@@ -18,7 +19,7 @@ from anysize.sizing.planner import Planner
 
 @dataclass(frozen=True, slots=True, eq=False)
 class ServiceState:
-    """One service: its settings, what it serves, what runs it; and what predicts times, once that is calibrated.
+    """One service: its settings, what it serves, what runs it, who may use it, and what predicts times.
 
     Attributes:
         started_s: Unix time.
@@ -32,6 +33,7 @@ class ServiceState:
     texts: TokenTexts
     planner: Planner | None
     grammars: Grammars
+    access: Access
     started_s: int = field(default_factory=lambda: int(time.time()))
 
 

@@ -2,10 +2,11 @@
 
 from fastapi import APIRouter
 
+from anysize.api.access import KeyRoute
 from anysize.api.schemas import VariantsOut
 from anysize.api.state import Service
 
-router = APIRouter()
+router = APIRouter(route_class=KeyRoute)
 
 
 @router.get("/variants", summary="The served sizes, smallest first", response_model_exclude_unset=True)

@@ -16,6 +16,9 @@ if TYPE_CHECKING:
     from anysize.bench.cores import Cores
     from anysize.family.family import Family
 
+# The service that is measured is asked by its own clients alone.
+_DOORS = ("api_keys", "api_keys_file", "rate_limit", "admin_port")
+
 SharedOption = Annotated[
     bool, typer.Option("--share-cores", help="Let the clients use the service's cores, instead of the last one alone.")
 ]
@@ -94,5 +97,6 @@ def _prepare(family: Path | None, share_cores: bool, **at_least: int) -> "tuple[
     settings = load_settings(family=family)
     more = {name: max(value, getattr(settings, name)) for name, value in at_least.items()}
     more["threads"] = settings.threads or len(cores.service)
-    settings = load_settings(family=family, **more)
+    asked = load_settings(family=family, **more)
+    settings = Settings.model_validate(asked.model_dump() | dict.fromkeys(_DOORS))
     return settings, cores, served_family(settings)

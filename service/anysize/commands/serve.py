@@ -15,6 +15,7 @@ import uvicorn
 from anysize import console
 from anysize.api.app import create_app
 from anysize.commands.logs import announcer
+from anysize.commands.metrics_port import metrics_apart
 from anysize.engine.engine import Engine
 from anysize.engine.kernels.kernels import Kernels
 from anysize.engine.memory import default_kv_bytes
@@ -24,6 +25,8 @@ from anysize.family.family import Family, builtin_folder
 from anysize.family.pair import Pair
 from anysize.settings import Settings
 from anysize.sizing.calibration import Calibration, Key, read_calibration
+
+_MAX_HEAD_BYTES = 64 << 10
 
 
 def load_family(settings: Settings, say: Callable[[str], None] = console.say) -> Family:
@@ -134,10 +137,14 @@ def run_server(settings: Settings, *, say: Callable[[str], None]) -> None:
             f"{', with compiled kernels' if kernels else ''}{', in int8' if settings.quantize else ''}"
         )
         calibration = load_calibration(settings, family, kernels, say)
+        warn_of_open_door(settings, say)
         say("making room for keys and values, and starting the engine")
         app = create_app(settings, family, load_model(settings, family, kernels), calibration)
         config = uvicorn.Config(
             app,
+            http="h11",  # which bounds a request's head
+            h11_max_incomplete_event_size=_MAX_HEAD_BYTES,
+            ws="none",
             log_config=None,
             log_level="warning",
             access_log=False,
@@ -148,7 +155,8 @@ def run_server(settings: Settings, *, say: Callable[[str], None]) -> None:
         # uvicorn hands a signal on once it has stopped; being asked to stop is no failure.
         signal.signal(signal.SIGTERM, _exit)
         signal.signal(signal.SIGINT, _exit)
-        _Server(config, app.state.service.engine, settings.drain_s, say).run(sockets=[listener])
+        with metrics_apart(settings, app.state.service.metrics.registry, say):
+            _Server(config, app.state.service.engine, settings.drain_s, say).run(sockets=[listener])
 
 
 def listening(host: str, port: int) -> socket.socket:
@@ -173,6 +181,12 @@ def listening(host: str, port: int) -> socket.socket:
             f"cannot listen on {host} port {port}: {error.strerror}; choose others with --host and --port"
         ) from error
     return listener
+
+
+def warn_of_open_door(settings: Settings, say: Callable[[str], None]) -> None:
+    """Say so where other machines reach a service that asks nobody for a key."""
+    if not settings.keys and settings.is_reachable:
+        say(f"whoever reaches {settings.host} may use this service: there are no API keys (ANYSIZE_API_KEYS)")
 
 
 class _Server(uvicorn.Server):

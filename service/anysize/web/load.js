@@ -5,6 +5,7 @@ import { Scrape } from "./prometheus.js";
 import { fetchMetrics, ServiceError } from "./service.js";
 
 const EVERY_MS = 2000;
+const NOT_HERE = 404;
 
 export class Load {
   /**
@@ -29,19 +30,28 @@ export class Load {
   /** Read now, and again and again while the page is visible. */
   async poll() {
     clearTimeout(this.timer);
-    if (document.hidden || this.isReading) return;
+    if (document.hidden || this.isReading || this.isApart) return;
     this.isReading = true;
     try {
       this.show(new Scrape(await fetchMetrics()), performance.now());
       this.sayHealth("answering", true);
     } catch (error) {
       if (!(error instanceof ServiceError)) throw error;
+      if (error.status === NOT_HERE) return this.leave();
       this.before = null;
       this.sayHealth("not answering", false);
     } finally {
       this.isReading = false;
-      this.timer = setTimeout(() => this.poll(), EVERY_MS);
+      if (!this.isApart) this.timer = setTimeout(() => this.poll(), EVERY_MS);
     }
+  }
+
+  /** Metrics are served on a port of their own, which is not for this page. */
+  leave() {
+    this.isApart = true;
+    document.getElementById("live").hidden = true;
+    document.getElementById("metrics-link").hidden = true;
+    this.sayHealth("answering", true);
   }
 
   show(scrape, now_ms) {

@@ -3,6 +3,7 @@
 import { Answer } from "./answer.js";
 import { Curve } from "./curve.js";
 import { Family } from "./family.js";
+import { KeyForm } from "./key.js";
 import { Lane } from "./lane.js";
 import { Load } from "./load.js";
 import { Prompt } from "./prompt.js";
@@ -10,6 +11,7 @@ import { fetchVariants, ServiceError } from "./service.js";
 import { fillTable } from "./table.js";
 
 const FIRST_SIZE = 0.6;
+const NO_KEY = 401;
 
 class Page {
   /** @param {Family} family */
@@ -103,12 +105,23 @@ class Page {
   }
 }
 
-try {
-  new Page(new Family(await fetchVariants()));
+/** Begin, once the service says what it serves. */
+async function begin() {
+  const family = new Family(await fetchVariants());
+  new Page(family);
   document.body.dataset.ready = "";
-} catch (error) {
+}
+
+function giveUp(error) {
   if (!(error instanceof ServiceError)) throw error;
   const place = document.getElementById("unavailable");
   place.textContent = `${error.message} Load this page again once it does.`;
   place.hidden = false;
+}
+
+try {
+  await begin();
+} catch (error) {
+  if (error.status === NO_KEY) new KeyForm(begin, giveUp).ask();
+  else giveUp(error);
 }

@@ -3,7 +3,20 @@
 import { readEvents } from "./events.js";
 
 /** What the service says, or what kept it from saying anything, in words for whoever reads the page. */
-export class ServiceError extends Error {}
+export class ServiceError extends Error {
+  /** @param {number} [status] of the answer, where there was one */
+  constructor(message, status) {
+    super(message);
+    this.status = status;
+  }
+}
+
+let key = "";
+
+/** The API key that requests bring from now on. It is kept by this module alone, and forgotten with the page. */
+export function useKey(given) {
+  key = given;
+}
 
 /** The family's name, block map and ladder of sizes, as `GET /variants` has them. */
 export async function fetchVariants() {
@@ -39,14 +52,15 @@ export async function* streamAnswer(ask, signal) {
   if (!isDone) throw new ServiceError("The connection ended before the answer was complete.");
 }
 
-async function asked(path, options) {
+async function asked(path, options = {}) {
+  const headers = { ...options.headers, ...(key && { authorization: `Bearer ${key}` }) };
   let response;
   try {
-    response = await fetch(path, options);
+    response = await fetch(path, { ...options, headers });
   } catch (error) {
     throw error instanceof TypeError ? new ServiceError("The service does not answer. Is it still running?") : error;
   }
-  if (!response.ok) throw new ServiceError(await reason(response));
+  if (!response.ok) throw new ServiceError(await reason(response), response.status);
   return response;
 }
 

@@ -5,6 +5,7 @@ from typing import Any
 
 from fastapi import APIRouter, Request, Response
 
+from anysize.api.access import AnswerRoute
 from anysize.api.answer import TokenTexts
 from anysize.api.answering import Encoded, Prepared, TpotHeader, TtftHeader
 from anysize.api.openai.answers import AnysizeOut, Finish, Head, OpenAIUsage, finish_of
@@ -29,7 +30,7 @@ from anysize.api.state import Service, ServiceState
 from anysize.engine.grammar import Grammar
 from anysize.engine.request import Choice, Completion, Pick, Piece
 
-router = APIRouter()
+router = APIRouter(route_class=AnswerRoute)
 
 
 @router.post(

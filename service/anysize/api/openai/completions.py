@@ -6,6 +6,7 @@ from typing import Annotated, Any, Literal, Self
 from fastapi import APIRouter, Request, Response
 from pydantic import BaseModel, Field, model_validator
 
+from anysize.api.access import AnswerRoute
 from anysize.api.answer import TokenTexts
 from anysize.api.answering import Encoded, Prepared, TpotHeader, TtftHeader
 from anysize.api.openai.answers import AnysizeOut, Finish, Head, OpenAIUsage, finish_of
@@ -16,7 +17,7 @@ from anysize.api.state import Service, ServiceState
 from anysize.engine.request import Completion, Pick, Piece
 from anysize.errors import RequestError
 
-router = APIRouter()
+router = APIRouter(route_class=AnswerRoute)
 
 _MAX_CHARS = 10_000_000
 _MAX_PROMPTS = 64

@@ -7,13 +7,14 @@ from typing import Any, Literal
 from fastapi import APIRouter
 from pydantic import BaseModel
 
+from anysize.api.access import KeyRoute
 from anysize.api.openai.errors import OpenAIErrorOut
 from anysize.api.state import Service, ServiceState
 from anysize.errors import BudgetError, ModelNameError, VariantError
 from anysize.family.family import Family, Size
 from anysize.sizing.budget import Budget, choose
 
-router = APIRouter()
+router = APIRouter(route_class=KeyRoute)
 
 _FRACTION = re.compile(r"[0-9]*\.?[0-9]+", re.ASCII)
 _MAX_SHOWN = 100
