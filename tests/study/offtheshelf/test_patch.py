@@ -1,103 +1,24 @@
-"""Off-the-shelf pairs: exactness at both ends and in between, pseudo-perplexity, and the command."""
+"""Off-the-shelf pairs: exactness at both ends and in between, and pseudo-perplexity."""
 
 import copy
-import json
 import math
 from itertools import product
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
-from fakes import CPU, byte_tokenizer, tiny_config, tiny_model
+from fakes import CPU
+from pairs import KEPT, bert, causal_pair, distilbert, letter_tokenizer, masked_pair, randomised, save, some_tokens
 from safetensors.torch import load_file, save_file
-from tokenizers import Tokenizer as RawTokenizer
-from tokenizers import models, normalizers, pre_tokenizers
 from torch import Tensor, nn
-from transformers import (
-    BertConfig,
-    BertForMaskedLM,
-    BertForPreTraining,
-    DistilBertConfig,
-    DistilBertForMaskedLM,
-    GPT2LMHeadModel,
-    PreTrainedModel,
-    PreTrainedTokenizerFast,
-)
-from typer.testing import CliRunner
+from transformers import BertForMaskedLM, BertForPreTraining, DistilBertForMaskedLM
 
-from anysize.errors import ArtifactError, FetchError, SettingsError
 from anysize.family.variant import Variant
-from anysize_training.cli import app
-from anysize_training.study.offtheshelf.causal import CausalPair
 from anysize_training.study.offtheshelf.load import load_pair
 from anysize_training.study.offtheshelf.masked import MaskedPair, as_bert
 from anysize_training.study.texts import Windows
 
-LETTERS = "abcdefghijklmnopqrstuvwxyz., "
-SPECIAL = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
-VOCABULARY = len(SPECIAL) + len(LETTERS)
-KEPT = (0, 2, 3)
-COMMON: dict[str, Any] = {"vocab_size": VOCABULARY, "max_position_embeddings": 40, "pad_token_id": 0}
 VARIANTS = [Variant(choice) for choice in product((False, True), repeat=3)]
-
-
-def letter_tokenizer() -> PreTrainedTokenizerFast:
-    """One token a letter, with the special tokens of BERT."""
-    raw = RawTokenizer(models.WordLevel({token: at for at, token in enumerate((*SPECIAL, *LETTERS))}, "[UNK]"))
-    raw.normalizer = normalizers.Lowercase()
-    raw.pre_tokenizer = pre_tokenizers.Split("", "isolated")
-    names = ("pad_token", "unk_token", "cls_token", "sep_token", "mask_token")
-    return PreTrainedTokenizerFast(tokenizer_object=raw, **dict(zip(names, SPECIAL, strict=True)))
-
-
-def randomised(model: PreTrainedModel, seed: int) -> PreTrainedModel:
-    generator = torch.Generator().manual_seed(seed)
-    with torch.no_grad():
-        for parameter in model.parameters():
-            parameter.add_(0.2 * torch.randn(parameter.shape, generator=generator))
-    return model.eval()
-
-
-def bert(layers: int = 5, seed: int = 0) -> BertForMaskedLM:
-    config = BertConfig(**COMMON, hidden_size=32, num_hidden_layers=layers, num_attention_heads=4, intermediate_size=48)
-    return randomised(BertForMaskedLM(config), seed)  # pyright: ignore[reportReturnType]
-
-
-def distilbert(layers: int = 3, seed: int = 1) -> DistilBertForMaskedLM:
-    config = DistilBertConfig(**COMMON, dim=32, n_layers=layers, n_heads=4, hidden_dim=48)
-    return randomised(DistilBertForMaskedLM(config), seed)  # pyright: ignore[reportReturnType]
-
-
-def some_tokens() -> Tensor:
-    return torch.randint(len(SPECIAL), VOCABULARY, (3, 17), generator=torch.Generator().manual_seed(4))
-
-
-def save(folder: Path, model: PreTrainedModel, tokenizer: PreTrainedTokenizerFast) -> str:
-    model.save_pretrained(folder)
-    tokenizer.save_pretrained(folder)
-    return str(folder)
-
-
-def masked_pair(tmp_path: Path) -> tuple[MaskedPair, BertForMaskedLM, DistilBertForMaskedLM]:
-    teacher, student = bert(), distilbert()
-    folders = [save(tmp_path / str(at), one, letter_tokenizer()) for at, one in enumerate((teacher, student))]
-    pair = load_pair(folders[0], folders[1], KEPT, device=CPU, say=lambda _: None)
-    assert isinstance(pair, MaskedPair)
-    return pair, teacher, student
-
-
-def causal_pair(tmp_path: Path) -> tuple[CausalPair, GPT2LMHeadModel, GPT2LMHeadModel]:
-    teacher, student = (tiny_model(tiny_config("gpt2", layers), layers) for layers in (5, 3))
-    assert isinstance(teacher, GPT2LMHeadModel)
-    assert isinstance(student, GPT2LMHeadModel)
-    # Fields in which the published checkpoints of GPT2 and DistilGPT2 differ without being other models.
-    student.config.id2label = {0: "LABEL_0"}
-    student.config.task_specific_params = {"text-generation": {"do_sample": True}}
-    folders = [save(tmp_path / str(at), one, byte_tokenizer()) for at, one in enumerate((teacher, student))]
-    pair = load_pair(folders[0], folders[1], KEPT, device=CPU, say=lambda _: None)
-    assert isinstance(pair, CausalPair)
-    return pair, teacher, student
 
 
 class ByHand(nn.Module):
@@ -224,63 +145,3 @@ def test_pruning_leaves_out_the_teachers_own_layers(tmp_path: Path) -> None:
         loss = nn.functional.cross_entropy(logits.flatten(0, 1), windows.tokens_NL[:, 1:].flatten()).item()
     found = causal.pruned().scorer(windows)(Variant.student(3))
     assert found.negative_log_likelihood == pytest.approx(loss, rel=1e-5)
-
-
-@pytest.mark.parametrize("kind", ["masked", "causal"])
-def test_the_command_measures_draws_and_goes_on(kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    pair, *_ = (masked_pair if kind == "masked" else causal_pair)(tmp_path)
-    (tmp_path / "text.txt").write_text("not all those who wander are lost, and so on. " * 4)
-    command = ["patch", str(tmp_path / "0"), str(tmp_path / "1"), "--text", str(tmp_path / "text.txt"), "--pruned"]
-    command += ["--kept", "0,2,3", "--window", "16", "--max-tokens", "64", "--out", str(tmp_path / "out.json")]
-    done = CliRunner().invoke(app, [*command, "--plot", str(tmp_path / "sizes.svg"), "--json"])
-    assert done.exit_code == 0, done.output
-    report = json.loads(done.stdout)
-    assert report["measure"] == ("pseudo-perplexity" if kind == "masked" else "perplexity")
-    assert report["tokens"] == 64
-    # Patched last to first; the block in the middle has one layer.
-    assert [(size["variant"], size["layers"]) for size in report["patched"]] == [
-        ("student", 3),
-        ("p3", 4),
-        ("teacher", 5),
-    ]
-    assert report["patched"][-1]["kl"] == pytest.approx(0, abs=1e-6)
-    assert report["pruned"][-1]["perplexity"] == pytest.approx(report["patched"][-1]["perplexity"])
-    assert report["pruned"][0]["perplexity"] != report["patched"][0]["perplexity"]
-    assert "</svg>" in (tmp_path / "sizes.svg").read_text()
-    monkeypatch.setattr(type(pair), "scorer", lambda *_: pytest.fail("measured again"))
-    again = CliRunner().invoke(app, [*command, "--json"])
-    assert json.loads(again.stdout) == report
-    assert "teacher" in CliRunner().invoke(app, command).output
-
-
-def test_pairs_that_are_none_are_refused(tmp_path: Path) -> None:
-    teacher = save(tmp_path / "teacher", bert(), letter_tokenizer())
-    student = save(tmp_path / "student", distilbert(), letter_tokenizer())
-    gpt2 = save(tmp_path / "gpt2", tiny_model(tiny_config("gpt2", 3), 0), byte_tokenizer())
-    headless = save(tmp_path / "headless", bert().bert, letter_tokenizer())
-    other = DistilBertForMaskedLM(DistilBertConfig(**COMMON, dim=32, n_layers=3, n_heads=2, hidden_dim=48))
-    wide = save(tmp_path / "wide", other, letter_tokenizer())
-    code = tmp_path / "code"
-    code.mkdir()
-    (code / "config.json").write_text('{"model_type": "bert", "auto_map": {"AutoModel": "evil.Model"}}')
-
-    def load(student: str, kept: tuple[int, ...] = KEPT, teacher: str = teacher) -> None:
-        load_pair(teacher, student, kept, device=CPU, say=lambda _: None)
-
-    load(student)
-    with pytest.raises(SettingsError, match="the student has 3"):
-        load(student, (0, 3))
-    with pytest.raises(SettingsError, match="start at 1"):
-        load(student, (1, 2, 3))
-    with pytest.raises(ArtifactError, match="no BERT"):
-        load(gpt2)
-    with pytest.raises(ArtifactError, match="'distilbert' is not supported"):
-        load(student, teacher=gpt2)
-    with pytest.raises(ArtifactError, match="num_attention_heads 2, but the teacher 4"):
-        load(wide)
-    with pytest.raises(ArtifactError, match="no head for masked tokens"):
-        load(headless, (0, 1, 2, 3, 4))
-    with pytest.raises(ArtifactError, match="code of its own"):
-        load(str(code))
-    with pytest.raises(FetchError, match="no name on the hub"):
-        load(str(tmp_path / "nowhere" / "at all"))
