@@ -180,7 +180,9 @@ def test_a_template_that_reaches_for_the_machine_is_refused(template: str):
     assert "refuses these messages" in refusal(family, {"messages": [{"role": "user", "content": "a"}]})
 
 
-@pytest.mark.parametrize("field", ["chat_template", "chat_template_kwargs", "tokenize", "add_generation_prompt", "tools"])
+@pytest.mark.parametrize(
+    "field", ["chat_template", "chat_template_kwargs", "tokenize", "add_generation_prompt", "tools"]
+)
 def test_no_request_brings_a_template_or_options_for_one(field: str):
     with pytest.raises(ValidationError, match="extra_forbidden"):
         GenerateIn.model_validate({"messages": [{"role": "user", "content": "a"}], field: "{{ 1 }}"})
