@@ -97,7 +97,7 @@ def load_tokenizer(folder: Path) -> Tokenizer:
             raise ArtifactError(folder / name, "is missing; a tokenizer is needed to serve text")
     refuse_remote_code(folder / "tokenizer_config.json", read_json(folder / "tokenizer_config.json"))
     try:
-        return AutoTokenizer.from_pretrained(  # nosec B615  (as above)
+        return AutoTokenizer.from_pretrained(  # nosec B615
             folder, local_files_only=True, trust_remote_code=False
         )
     except Exception as error:
