@@ -25,6 +25,16 @@ test-fault: $(VENV)/.dev
 	@$(BIN)/anysize fetch
 	@$(BIN)/python -m pytest -m fault
 
+.PHONY: test-nightly  ## Run the tests that take an hour or so.
+test-nightly: $(VENV)/.dev
+	@$(BIN)/anysize fetch
+	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m nightly
+
+.PHONY: audit  ## Look for known holes in what is pinned, and for dangerous calls in the code.
+audit: $(VENV)/.dev $(VENV)-audit/.done
+	@$(VENV)-audit/bin/bandit --quiet --recursive --severity-level medium --configfile pyproject.toml service training
+	@$(VENV)-audit/bin/pip-audit --requirement deploy/constraints.txt --no-deps --disable-pip --strict --progress-spinner off
+
 .PHONY: check  ## Format, lint, types and import rules.
 check: $(VENV)/.dev
 	@$(BIN)/ruff format --check .
@@ -51,7 +61,7 @@ replay: $(VENV)/.dev
 
 .PHONY: clean  ## Remove .venv and caches; fetched models stay in the user's cache.
 clean:
-	@rm -rf $(VENV) build dist .pytest_cache .ruff_cache .hypothesis .import_linter_cache
+	@rm -rf $(VENV) $(VENV)-audit build dist .pytest_cache .ruff_cache .hypothesis .import_linter_cache
 	@find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 $(VENV)/.venv:
@@ -59,6 +69,12 @@ $(VENV)/.venv:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Anysize needs Python 3.11 or newer, this is %d.%d; set PYTHON=" % sys.version_info[:2])'
 	@$(PYTHON) -m venv $(VENV) || { rm -rf $(VENV); echo "cannot make a venv; on Debian and Ubuntu: apt install python3-venv"; exit 1; }
 	@$(PIP) install --upgrade pip -c deploy/constraints.txt || { rm -rf $(VENV); exit 1; }
+	@touch $@
+
+# Apart, so that the tools' own packages are not among those that are looked at.
+$(VENV)-audit/.done: pyproject.toml
+	@$(PYTHON) -m venv $(VENV)-audit
+	@$(VENV)-audit/bin/python -m pip --disable-pip-version-check --quiet install 'bandit>=1.8' 'pip-audit>=2.9'
 	@touch $@
 
 $(VENV)/.service: $(VENV)/.venv $(SETUP)

@@ -1,0 +1,56 @@
+"""A service that is used for long keeps no memory, descriptors or threads; one that does is found out."""
+
+import os
+from collections.abc import Iterator
+
+import pytest
+from fakes import long_winded_family
+from serving import RunningService, serving
+from soaking import soak
+
+MOST_MIB = 1.0
+MOST_MORE = 2
+
+
+@pytest.fixture
+def service() -> Iterator[RunningService]:
+    with serving(long_winded_family(), max_body_bytes=1 << 16, max_queued_requests=64) as service:
+        yield service
+
+
+@pytest.mark.timeout(7200)
+@pytest.mark.parametrize(
+    ("rounds", "requests"),
+    [
+        pytest.param(8, 1500, marks=pytest.mark.fault, id="minutes"),
+        pytest.param(20, 15_000, marks=pytest.mark.nightly, id="long"),
+    ],
+)
+def test_nothing_is_kept(service: RunningService, rounds: int, requests: int):
+    found = soak(service, rounds=rounds, requests=requests, warm=3)
+    assert found.mib_per_10_000 <= MOST_MIB, found
+    assert abs(found.grown(lambda held: held.descriptors)) <= MOST_MORE, found
+    assert abs(found.grown(lambda held: held.threads)) <= MOST_MORE, found
+    state = service.state.engine.state()
+    assert (state.waiting, state.running) == (0, 0)
+
+
+@pytest.mark.fault
+def test_memory_and_descriptors_that_are_kept_would_be_seen(service: RunningService, monkeypatch: pytest.MonkeyPatch):
+    kept: list[object] = []
+    encoder = type(service.state.encoder)
+    check = encoder.check_context
+
+    def leaky(self: object, *arguments: object) -> None:
+        kept.append(bytearray(64 << 10))
+        if len(kept) % 20 == 0:
+            kept.append(os.open(os.devnull, os.O_RDONLY))
+        check(self, *arguments)  # pyright: ignore[reportArgumentType]
+
+    monkeypatch.setattr(encoder, "check_context", leaky)
+    found = soak(service, rounds=3, requests=150, warm=1)
+    for one in kept:
+        if isinstance(one, int):
+            os.close(one)
+    assert found.mib_per_10_000 > MOST_MIB
+    assert found.grown(lambda held: held.descriptors) > MOST_MORE
