@@ -16,6 +16,7 @@ from anysize_training.cli.options import (
     JsonOption,
     PlotOption,
     ReportOption,
+    WikitextOption,
 )
 from anysize_training.study.analyse.what import What
 from anysize_training.study.baselines.method import Method
@@ -96,7 +97,7 @@ def analyse(
     first_row: FirstRowOption = 0,
     max_tokens: Annotated[int, typer.Option("--max-tokens", "--tokens", min=16, help="Measure on this many.")] = 4096,
     window: Annotated[int, typer.Option(min=16, help="Tokens in one window.")] = 256,
-    wikitext: Annotated[bool, typer.Option("--wikitext", help="Undo WikiText's word tokenisation first.")] = False,
+    wikitext: WikitextOption = False,
     out: ReportOption = None,
     plot: PlotOption = None,
     as_json: JsonOption = False,
