@@ -24,6 +24,7 @@ _HERE = Path(__file__).parent
 _FIGURES = _HERE / "replica.json"
 _MANIFEST = _HERE.parent / "k8s" / "autoscaler.yaml"
 _QUIET, _BURST_AT_S, _BURST_S = 0.3, 300.0, 900.0
+_WARM_S = 120.0  # before anything counts or scales, so that replicas are as busy as they would be
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,7 +62,10 @@ def simulate(replica: Replica, way: Way, replicas: int, *, seconds: float, start
     aim = Autoscaler.of_manifest(_MANIFEST, "demand").target
     most_per_s = replicas * replica.capacity_per_s(aim)
     autoscaler = Autoscaler.of_manifest(_MANIFEST, way.metric, way.target) if way.metric is not None else None
-    fleet = Fleet(replica, max(2, round(_QUIET * replicas)), adapts=way.adapts, start_s=start_s, seed=seed)
+    count = max(2, round(_QUIET * replicas))
+    fleet = Fleet(replica, count, adapts=way.adapts, start_s=start_s, seed=seed, now_s=-_WARM_S)
+    fleet.run(_WARM_S, _rate(most_per_s), None)
+    fleet.counted = Counted()
     return fleet.run(seconds, _rate(most_per_s), autoscaler)
 
 

@@ -55,9 +55,12 @@ class Fleet:
         adapts: whether sizes follow the load; otherwise all answers are of the largest.
         start_s: from the decision to add a replica to its first request.
         seed: of arrivals, routing and lengths.
+        now_s: the time at which it begins.
     """
 
-    def __init__(self, replica: Replica, count: int, *, adapts: bool, start_s: float, seed: int) -> None:
+    def __init__(
+        self, replica: Replica, count: int, *, adapts: bool, start_s: float, seed: int, now_s: float = 0.0
+    ) -> None:
         self._replica = replica
         self._adapts = adapts
         self._start_s = start_s
@@ -65,7 +68,7 @@ class Fleet:
         settings = load_settings(max_running_requests=replica.places, max_queued_requests=replica.queue)
         self._limits = Limits.of(settings)
         self.counted = Counted()
-        self.now_s = 0.0
+        self.now_s = now_s
         self._ready_s = np.zeros(0)
         self._leaves = np.zeros(0, dtype=bool)
         self._left = np.zeros((0, replica.places))
@@ -73,7 +76,7 @@ class Fleet:
         self._debt_ms = np.zeros(0)
         self._queues: list[deque[float]] = []
         self._pressures: list[Pressure] = []
-        self._add(count, ready_s=0.0)
+        self._add(count, ready_s=now_s)
 
     @property
     def total(self) -> int:
