@@ -23,6 +23,9 @@ CANNOT = {
     r".*--tasks paper": "needs data of the Hugging Face hub",
     r".*--tasks my_task": "tests/study/test_tasks.py runs tasks of one's own",
     r".*anysize-train report": "tests/study/report runs it on a tiny family",
+    r"cd deploy/ray": "tests/deploy/test_ray.py runs it, where Ray is installed",
+    r"torchrun --nnodes": "needs several machines",
+    r"vllm serve": "needs vLLM, in an environment of its own",
     r"accelerate launch": "starts a single process on a CPU; torchrun stands for both",
     r"(docker|kubectl|kustomize|helm|ray) ": "needs an engine or a cluster",
 }
@@ -43,6 +46,7 @@ SHORTER = {
     r"anysize-train sweep": "--set run.steps=1 --max-tokens 64 --window 32",
     r"distill --recipe smollm2-135m": "--set run.steps=1 --set run.batch_size=1 --set run.micro_batch_size=1",
     r"torchrun": "--set run.steps=1",
+    r"deploy/simulate": "--replicas 2",
 }
 
 
@@ -107,7 +111,7 @@ def serve(words: list[str], folder: Path, environment: dict[str, str]) -> None:
 def test_a_command_that_is_not_run_says_why() -> None:
     commands = [command for _page, command in documented()]
     assert len(commands) > 20
-    known = re.compile(r"(\S*/)?(anysize|anysize-train|torchrun) ")
+    known = re.compile(r"(\S*/)?(anysize|anysize-train|torchrun|python) ")
     for command in commands:
         assert reason_not_to(command) or known.match(command), f"no test runs this command: {command}"
 

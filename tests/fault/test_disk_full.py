@@ -62,6 +62,7 @@ def test_a_full_disk_leaves_the_checkpoint_before(
         with pytest.raises(OSError, match="No space left"):
             save_checkpoint(tmp_path, Progress(IDENTITY, step=2), trained, optimizer, is_main=True)
     found = latest_checkpoint(tmp_path)
+    assert found is not None
     assert found == tmp_path / "step-00000001"
     assert list(tmp_path.iterdir()) == [found]
     assert read_progress(found, IDENTITY).step == 1
