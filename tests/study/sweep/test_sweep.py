@@ -64,7 +64,7 @@ def test_a_sweep_scores_every_size_of_every_arm_over_seeds(files: Path):
     assert (files / "two.png").stat().st_size > 1000
     assert report["study"] == "sweep"
     assert list(report["arms"]) == ["all", "backwards", "ce"]
-    assert [size["variant"] for size in report["arms"]["all"]["sizes"]] == ["student", "p4", "p3-4", "p2-4", "teacher"]
+    assert [size["variant"] for size in report["arms"]["all"]["sizes"]] == ["student", "p2-4", "teacher"]
     assert [size["variant"] for size in report["arms"]["ce"]["sizes"]] == ["student"]
     # The same students, patched from the other end: trained once.
     assert len(runs_of(files)) == 4
@@ -76,7 +76,7 @@ def test_a_sweep_scores_every_size_of_every_arm_over_seeds(files: Path):
             continue
         family = Family.load(run / "family", dtype=torch.float32, device=torch.device("cpu"))
         windows = Text(files / "text.txt", 0, 128, 32, wikitext=False).windows(family.tokenizer)
-        for id_ in ("student", "p3-4"):
+        for id_ in ("student", "p2-4"):
             model: Any = assemble(family.bank, family.parse(id_))
             loss = model(input_ids=windows.tokens_NL, labels=windows.tokens_NL).loss.item()
             means.setdefault(id_, []).append(math.exp(loss))

@@ -10,8 +10,7 @@ import torch
 
 from anysize.family.family import Family
 from anysize.family.fetch import Say
-from anysize.family.order import OrderName, positions_in_order
-from anysize.family.variant import Variant
+from anysize.family.order import OrderName, nested_ladder
 from anysize.settings import resolve_device
 from anysize_training.distill.pipeline import distill
 from anysize_training.distill.recipe import Recipe
@@ -107,9 +106,8 @@ class Runs:
 
     def _scored(self, folder: Path, order: OrderName | tuple[int, ...], arm: Arm) -> tuple[Score, ...]:
         family = Family.load(folder, dtype=torch.float32, device=resolve_device("auto"))
-        positions = positions_in_order(order, family.positions)
-        counts = range(1 if arm.only_student else len(positions) + 1)
-        variants = [Variant.of(family.positions, positions[:count]) for count in counts]
+        ladder = nested_ladder(order, family.positions, lambda variant: family.size(variant).footprint.parameters)
+        variants = ladder[:1] if arm.only_student else ladder
         qualities = Evaluator(family.bank, self._text.windows(family.tokenizer)).qualities(variants)
         return tuple(
             Score(
