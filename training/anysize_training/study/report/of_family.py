@@ -53,7 +53,11 @@ def against_baselines(report: Report) -> Verdict:
                 lost.append(f"{method} at {depth} layers")
         rows.append(shown)
     finding = f"at {len(interior) * len(methods) - len(lost)} of {len(interior) * len(methods)} interior points the "
-    finding += "family's size is better" + (f"; not against {', '.join(lost)}" if lost else "")
+    finding += "family's size is better"
+    if lost:
+        finding += (
+            f"; not against {', '.join(lost)}, which may leave out any layer, where the family changes whole blocks"
+        )
     return held(not lost, finding, ["layers", "family", *methods], rows)
 
 
