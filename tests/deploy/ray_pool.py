@@ -8,16 +8,31 @@ from ray import serve
 
 from anysize_ray import Fleet, build
 
+_TRIES = 3
+
+
+def start(cpus: int, folder: str) -> None:
+    """Ray on this machine alone. It gives itself 30 s for that, and a busy machine may take longer."""
+    for attempt in range(_TRIES):
+        try:
+            ray.init(
+                num_cpus=cpus,
+                include_dashboard=False,
+                object_store_memory=100 << 20,
+                logging_level="warning",
+                _temp_dir=folder,
+            )
+            return
+        except Exception as error:  # Ray has no class for it
+            if "timed out during startup" not in str(error) or attempt == _TRIES - 1:
+                raise
+            ray.shutdown()
+
+
 family, replicas, port = sys.argv[1:]
 # Sockets lie below, and their paths have to be short.
-with tempfile.TemporaryDirectory(prefix="ray-", dir="/tmp") as folder:
-    ray.init(
-        num_cpus=int(replicas) + 1,
-        include_dashboard=False,
-        object_store_memory=100 << 20,
-        logging_level="warning",
-        _temp_dir=folder,
-    )
+with tempfile.TemporaryDirectory(prefix="ray-", dir="/tmp", ignore_cleanup_errors=True) as scratch:
+    start(int(replicas) + 1, scratch)
     try:
         serve.start(http_options={"host": "127.0.0.1", "port": int(port)})
         fleet = Fleet.model_validate({"family": family, "min_replicas": int(replicas), "max_replicas": int(replicas)})

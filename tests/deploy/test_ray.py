@@ -24,7 +24,7 @@ from dashboard import REPOSITORY
 from fakes import write_tiny_family
 
 REPLICAS = 2
-REQUESTS = 200
+REQUESTS = 96
 CLIENTS = 12
 LIMIT_S = 500
 POOL = Path(__file__).with_name("ray_pool.py")
@@ -120,7 +120,7 @@ def bodies(pool: Pool) -> list[dict[str, Any]]:
         {
             "prompt": "abc" * chance.randint(1, 8),
             "variant": chance.choice(sizes),
-            "max_tokens": chance.randint(40, 80),
+            "max_tokens": chance.randint(20, 50),
             "temperature": 1.0,
             "seed": index,
             "stream": index % 2 == 0,
