@@ -60,7 +60,7 @@ def report(
     sweeps: Annotated[
         Path | None, typer.Option(help="A folder that `anysize-train sweep` has written.", exists=True, file_okay=False)
     ] = None,
-    quick: Annotated[bool, typer.Option("--quick", help="Score and calibrate on a quarter.")] = False,
+    quick: Annotated[bool, typer.Option("--quick", help="Score and calibrate on less.")] = False,
     as_json: JsonOption = False,
 ) -> None:
     """Run the paper's experiments on a family, and write one page that says of each claim whether it holds.

@@ -43,7 +43,7 @@ class Subject:
         text: to calibrate on, and its first row.
         evaluation: to score on.
         wikitext: whether that is WikiText, word-tokenised.
-        quick: score and calibrate on a quarter.
+        quick: score and calibrate on less.
     """
 
     family: str
@@ -57,7 +57,7 @@ class Subject:
     @property
     def tokens(self) -> int:
         """How many are scored."""
-        return 2048 if self.quick else 8192
+        return 1024 if self.quick else 8192
 
 
 def family_experiments(subject: Subject) -> list[Experiment]:
