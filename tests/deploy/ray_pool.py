@@ -1,5 +1,8 @@
 """A pool of replicas on a Ray of its own: `python ray_pool.py FAMILY REPLICAS PORT`; ends when its input does."""
 
+# pyright: reportMissingImports=false
+# Ray is an extra that not everybody has.
+
 import sys
 import tempfile
 
