@@ -7,5 +7,9 @@ from pathlib import Path
 
 def command_line() -> str:
     """The command line of this process, without folders of this machine."""
-    words = [Path(word).name if Path(word).is_absolute() else word for word in sys.argv[1:]]
-    return shlex.join(["anysize-train", *words])
+    return shlex.join(["anysize-train", *map(_without_folder, sys.argv[1:])])
+
+
+def _without_folder(word: str) -> str:
+    name, equals, value = word.rpartition("=")
+    return f"{name}{equals}{Path(value).name}" if Path(value).is_absolute() else word

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from matplotlib.figure import Figure
-from matplotlib.ticker import LogLocator, NullFormatter, ScalarFormatter
+from matplotlib.ticker import LogLocator, NullFormatter, StrMethodFormatter
 
 FAMILY = "family"
 _COLORS = {
@@ -62,8 +62,8 @@ def save_figure(
         axes.set_ylabel(f"{label}\n{text}")
         if measure == "perplexity":
             axes.set_yscale("log")
-            axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
-            axes.yaxis.set_major_formatter(ScalarFormatter())
+            axes.yaxis.set_major_locator(LogLocator())
+            axes.yaxis.set_major_formatter(StrMethodFormatter("{x:,.0f}"))
             axes.yaxis.set_minor_formatter(NullFormatter())
             axes.axhline(teacher_perplexity, color="#999999", linewidth=1, linestyle=":")
             axes.text(

@@ -80,7 +80,7 @@ def family_experiments(subject: Subject) -> list[Experiment]:
                 subject.family,
                 *[word.replace("--evaluate-text", "--text") for word in scored],
                 "--max-tokens",
-                tokens,
+                str(max(4096, subject.tokens)),
                 "--untrained",
             ],
             judge=of_family.interpolation,

@@ -13,12 +13,13 @@ from anysize_training.study.report.verdict import Verdict
 
 _KINDS = {".svg": "image/svg+xml", ".png": "image/png"}
 _STYLE = """
-body { font: 16px/1.55 system-ui, sans-serif; max-width: 60rem; margin: 2rem auto; padding: 0 1rem; color: #1c1f23;
+body { font: 16px/1.55 system-ui, sans-serif; max-width: 68rem; margin: 2rem auto; padding: 0 1rem; color: #1c1f23;
   background: #fff; }
 h1, h2 { line-height: 1.25; } h2 { margin-top: 2.5rem; border-top: 1px solid #d8dce0; padding-top: 1.5rem; }
 .wide { overflow-x: auto; } table { border-collapse: collapse; font-variant-numeric: tabular-nums; font-size: .9rem; }
 th, td { border-bottom: 1px solid #d8dce0; padding: .25rem .7rem; text-align: left; white-space: nowrap; }
-table.summary td:nth-child(4) { white-space: normal; min-width: 22rem; }
+table.summary td { white-space: normal; vertical-align: top; }
+table.summary td:nth-child(4) { min-width: 18rem; }
 img { max-width: 100%; } pre { background: #f3f4f6; padding: .7rem; overflow-x: auto; } code { font-size: .85rem; }
 details { margin: 1rem 0; } summary { cursor: pointer; }
 @media (prefers-color-scheme: dark) { body { background: #15181b; color: #e4e7ea; } pre { background: #22262b; }
