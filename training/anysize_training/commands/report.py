@@ -5,7 +5,6 @@ import os
 import shlex
 import subprocess
 import sys
-import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -62,7 +61,6 @@ def report_family(
         quick=quick,
     )
     (out / "data").mkdir(parents=True, exist_ok=True)
-    began = time.monotonic()
     of_family = family_experiments(subject)
     sections = []
     for number, experiment in enumerate(of_family, start=1):
@@ -70,7 +68,7 @@ def report_family(
         sections.append(_run(experiment, out))
     sections += [_read(experiment, sweeps, out) for experiment in sweep_experiments(subject, sweeps or Path("sweeps"))]
     title = f"{manifest.name}: the paper's experiments"
-    introduction = _introduction(subject, sections, time.monotonic() - began)
+    introduction = _introduction(subject, sections)
     written = markdown(title, introduction, sections)
     (out / "report.md").write_text(written, encoding="utf-8")
     (out / "report.html").write_text(page(title, written, sections), encoding="utf-8")
@@ -137,7 +135,7 @@ def _shown(words: Sequence[str]) -> str:
     return shlex.join(["anysize-train", *(Path(word).name if Path(word).is_absolute() else word for word in words)])
 
 
-def _introduction(subject: Subject, sections: Sequence[Section], seconds: float) -> list[str]:
+def _introduction(subject: Subject, sections: Sequence[Section]) -> list[str]:
     counts = {
         status: sum(one.verdict.status == status for one in sections)
         for status in ("reproduced", "not reproduced", "finding", "not run")
@@ -146,6 +144,6 @@ def _introduction(subject: Subject, sections: Sequence[Section], seconds: float)
         "Each experiment of the paper on boomerang distillation for this family, beside the paper's claim, with the "
         "command that gives its figures. *Finding* marks what the paper leaves open.",
         ", ".join(f"{count} {status}" for status, count in counts.items())
-        + f". Scored on {subject.tokens:,} tokens of `{subject.evaluation.name}`, calibrated on `{subject.text.name}`; "
-        + f"what was not there was run in {seconds / 60:.0f} minutes. Made by `{command_line()}`.",
+        + f". Scored on {subject.tokens:,} tokens of `{subject.evaluation.name}`, calibrated on `{subject.text.name}`, "
+        + f"unless a command says otherwise. Made by `{command_line()}`.",
     ]

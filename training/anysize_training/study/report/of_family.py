@@ -16,8 +16,8 @@ def interpolation(report: Report) -> Verdict:
     is_between = all(teacher <= size["perplexity"] <= student for size in sizes)
     untrained = report.get("untrained_student_perplexity")
     finding = (
-        f"perplexity falls from {number(student)} to {number(teacher)} over {len(sizes)} sizes; the largest step up is "
-        f"{max(0.0, worst - 1):.1%}, and the {sum(step > 1 for step in steps)} steps up are among {len(steps)}"
+        f"perplexity falls from {number(student)} to {number(teacher)} over {len(sizes)} sizes; "
+        f"{sum(step > 1 for step in steps)} of {len(steps)} steps go up, the largest by {max(0.0, worst - 1):.1%}"
     )
     if untrained:
         finding += f". The same layers without distillation: {number(untrained)}"
