@@ -1,9 +1,11 @@
 """Prompts and messages as token ids: what users write is text, whatever it looks like."""
 
 import sys
+import textwrap
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
+import jinja2
 import pytest
 from fakes import SPECIAL, long_winded_family
 from hypothesis import given
@@ -14,6 +16,7 @@ from anysize.api import prompt
 from anysize.api.openai.chat_request import ChatIn
 from anysize.api.prompt import PromptEncoder
 from anysize.api.schemas import GenerateIn
+from anysize.api.time_limit import time_limit
 from anysize.errors import RequestError
 from anysize.family.family import Family
 
@@ -161,6 +164,15 @@ def test_a_template_that_does_not_end_is_cut_off_and_later_requests_are_served(
             one.encode(body("a"))
     assert one.encode(GenerateIn(prompt="abc", max_tokens=1))
     assert sys.gettrace() is trace
+
+
+def test_what_is_no_template_may_take_its_time():
+    template = jinja2.Environment(autoescape=False).from_string("{% for n in numbers %}{{ n }}{% endfor %}")
+    written = template.render(numbers=range(1000))
+    with time_limit(0.0):
+        assert textwrap.fill(written)  # Python that is compiled from files
+    with pytest.raises(TimeoutError), time_limit(0.0):
+        template.render(numbers=range(1000))
 
 
 @pytest.mark.parametrize(

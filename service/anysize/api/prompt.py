@@ -14,7 +14,6 @@ from anysize.family.family import Family
 CALL = ("<tool_call>", "</tool_call>")
 _WORDS_OF_TOOLS = ("tools", *CALL)
 
-
 # A template comes from whoever made the family, and may never end. Ordinary ones take milliseconds.
 _TEMPLATE_S = 2.0
 

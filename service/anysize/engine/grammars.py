@@ -65,13 +65,13 @@ class Grammars:
         Raises:
             RequestError: as `of_schema`, for all schemas together.
         """
-        _check(dict(schemas), field)
+        _check(schemas, field)
         begin, end = around
-        rules = [f"start: call{'' if is_single else f' ({json.dumps(chr(10))} call)*'}"]
+        rules = ["start: call" if is_single else r'start: call ("\n" call)*']
         rules.append("call: " + " | ".join(f"call_{number}" for number in range(len(schemas))))
         for number, (name, schema) in enumerate(schemas.items()):
-            head = json.dumps(f'{begin}\n{{"name": {json.dumps(name)}, "arguments": ')
-            rules.append(f"call_{number}: {head} arguments_{number} {json.dumps(f'}}{chr(10)}{end}')}")
+            head, tail = f'{begin}\n{{"name": {json.dumps(name)}, "arguments": ', f"}}\n{end}"
+            rules.append(f"call_{number}: {json.dumps(head)} arguments_{number} {json.dumps(tail)}")
             rules.append(f"arguments_{number}: %json {json.dumps({**schema, 'x-guidance': _STYLE})}")
         return self._compiled(LLMatcher.grammar_from_lark("\n".join(rules)), field)
 

@@ -12,7 +12,7 @@ from typer.testing import CliRunner
 
 from anysize_training.cli import app
 from anysize_training.study.report import of_family, of_sweeps
-from anysize_training.study.report.experiments import Subject, family_experiments, sweep_experiments
+from anysize_training.study.report.experiments import FAMILY_EXPERIMENTS, SWEEP_EXPERIMENTS, Subject
 from anysize_training.study.report.page import Section, markdown, page
 from anysize_training.study.report.verdict import Verdict
 from anysize_training.study.sweep.sweep import load_sweep, shipped_sweeps
@@ -84,6 +84,11 @@ def test_the_last_layer_may_not_fall():
             {"all": arm("all", 9, 5, 3), "random": arm("random", 20, 15, 3)},
         ),
         (
+            of_sweeps.student_size,
+            {"all": arm("all", 9, 5, 3), "third": arm("third", 9, 5, 3), "fourth": arm("fourth", 9, 9.5, 3)},
+            {"all": arm("all", 9, 5, 3), "third": arm("third", 9, 5, 3), "fourth": arm("fourth", 9, 9.1, 3)},
+        ),
+        (
             of_sweeps.token_budget,
             {"few": arm("few", 9, 7, 3), "many": arm("many", 9, 5, 3)},
             {"few": arm("few", 9, 5, 3), "many": arm("many", 9, 7, 3)},
@@ -109,24 +114,25 @@ def subject(folder: Path) -> Subject:
         first_row=0,
         evaluation=folder / "held.txt",
         wikitext=False,
+        sweeps=folder / "sweeps",
         quick=True,
     )
 
 
 def test_every_sweep_that_ships_has_its_place_in_the_report(tmp_path: Path):
-    named = {experiment.id: experiment for experiment in sweep_experiments(subject(tmp_path), tmp_path)}
-    assert set(named) == set(shipped_sweeps())
-    for name in named:
-        assert load_sweep(name).name == name
+    assert {experiment.id for experiment in SWEEP_EXPERIMENTS} == set(shipped_sweeps())
+    for experiment in SWEEP_EXPERIMENTS:
+        assert load_sweep(experiment.id).name == experiment.id
+        assert experiment.words(subject(tmp_path))[:2] == ["sweep", experiment.id]
 
 
 def test_the_page_needs_nothing_beside_it(tmp_path: Path):
     picture = tmp_path / "flops.svg"
     picture.write_text('<svg xmlns="http://www.w3.org/2000/svg"/>')
-    experiments = [*family_experiments(subject(tmp_path)), *sweep_experiments(subject(tmp_path), tmp_path)]
+    experiments = [*FAMILY_EXPERIMENTS, *SWEEP_EXPERIMENTS]
     verdict = Verdict("not reproduced", "it is <b>not</b> so", ["a", "b"], [["1", "2"], ["3", "4"]])
     sections = [
-        Section(one, verdict, f"anysize-train {' '.join(one.words)}", picture if one.id == "flops" else None)
+        Section(one, verdict, " ".join(one.words(subject(tmp_path))), picture if one.id == "flops" else None)
         for one in experiments
     ]
     text = markdown("A title", ["An introduction."], sections)
@@ -160,4 +166,9 @@ def test_a_report_of_a_tiny_family_and_again(tmp_path: Path):
     second = CliRunner().invoke(app, words)
     assert json.loads(second.stdout)["experiments"] == found
     assert {path: path.stat().st_mtime_ns for path in (tmp_path / "out" / "data").iterdir()} == times
+    with (tmp_path / "held.txt").open("a") as file:
+        file.write("\n\nIt has changed.")
+    assert CliRunner().invoke(app, words).exit_code == 0
+    new = {path.name for path, time in times.items() if path.stat().st_mtime_ns != time}
+    assert len(new) == 7, "another text is another experiment, under the same name too"
     assert (tmp_path / "out" / "report.html").stat().st_size > 10_000

@@ -2,6 +2,7 @@
 
 import json
 import math
+import shutil
 import statistics
 from pathlib import Path
 from typing import Any
@@ -97,6 +98,20 @@ def test_what_has_been_run_is_not_run_again(files: Path):
     assert {
         path: path.stat().st_mtime_ns for run in runs_of(files) for path in run.rglob("*") if path.is_file()
     } == kept
+
+
+@pytest.mark.parametrize("changed", ["teacher", "text"])
+def test_what_was_run_on_something_else_is_not_taken_for_the_same(files: Path, changed: str):
+    swept(files)
+    if changed == "teacher":
+        shutil.rmtree(files / "teacher")
+        save_checkpoint_folder(tiny_model(tiny_config("llama", 6), seed=2), files / "teacher")
+    else:
+        (files / "text.txt").write_text((files / "text.txt").read_text().replace("blue", "green"))
+    words = ["sweep", str(files / "two.yaml"), "--out", str(files / "runs"), "--text", str(files / "text.txt")]
+    done = CliRunner().invoke(app, words)
+    assert done.exit_code == 2
+    assert changed in done.output
 
 
 @pytest.mark.parametrize("name", shipped_sweeps())

@@ -6,10 +6,17 @@ import torch
 
 from anysize.console import say
 from anysize.family.family import Family, builtin_folder
+from anysize.family.fetch import BUILTIN
 from anysize.family.manifest import read_manifest
 from anysize.family.order import nested_ladder
 from anysize.family.variant import Variant
 from anysize.settings import resolve_device
+
+
+def family_folder(named: Path) -> Path:
+    """The folder of a family; `builtin` and, where there is no such folder, its own name are the one that ships."""
+    is_builtin = str(named) == "builtin" or (str(named) == BUILTIN and not named.exists())
+    return builtin_folder() if is_builtin else named
 
 
 def load_family(named: Path) -> tuple[Path, Family]:
@@ -19,7 +26,7 @@ def load_family(named: Path) -> tuple[Path, Family]:
         ArtifactError: the folder is damaged.
         FetchError: its teacher is not on this machine.
     """
-    folder = _folder(named)
+    folder = family_folder(named)
     say(f"loading {folder.name}")
     return folder, Family.load(folder, dtype=torch.float32, device=resolve_device("auto"))
 
@@ -32,14 +39,10 @@ def family_depths(named: Path | None) -> list[int]:
     """
     if named is None:
         return []
-    manifest = read_manifest(_folder(named))
+    manifest = read_manifest(family_folder(named))
     blocks, positions = manifest.block_map(), len(manifest.kept_layers)
     if manifest.ladder is None:
         ladder = nested_ladder(manifest.patch_order, positions, lambda variant: variant.depth(blocks))
     else:
         ladder = tuple(Variant.parse(text, positions) for text in manifest.ladder)
     return sorted({variant.depth(blocks) for variant in ladder})
-
-
-def _folder(named: Path) -> Path:
-    return builtin_folder() if str(named) == "builtin" else named

@@ -1,15 +1,11 @@
-"""The command line itself, as model cards quote it."""
+"""The command line itself, as model cards and reports quote it."""
 
 import shlex
 import sys
-from pathlib import Path
+
+from anysize_training.distill.provenance import without_folders
 
 
 def command_line() -> str:
     """The command line of this process, without folders of this machine."""
-    return shlex.join(["anysize-train", *map(_without_folder, sys.argv[1:])])
-
-
-def _without_folder(word: str) -> str:
-    name, equals, value = word.rpartition("=")
-    return f"{name}{equals}{Path(value).name}" if Path(value).is_absolute() else word
+    return shlex.join(["anysize-train", *without_folders(sys.argv[1:])])

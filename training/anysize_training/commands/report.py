@@ -1,7 +1,7 @@
 """`anysize-train report`: every experiment on a family, one after the other, and the pages that show them."""
 
+import hashlib
 import json
-import os
 import shlex
 import subprocess
 import sys
@@ -11,14 +11,14 @@ from typing import Any
 
 from anysize.console import print_json, say
 from anysize.errors import SettingsError
-from anysize.family.family import builtin_folder
+from anysize.family.files import sha256_of
 from anysize.family.manifest import BuiltinTeacher, FolderTeacher, read_manifest
+from anysize_training.commands.family import family_folder
 from anysize_training.commands.invocation import command_line
-from anysize_training.study.report.experiments import Experiment, Subject, family_experiments, sweep_experiments
+from anysize_training.distill.provenance import without_folders
+from anysize_training.study.report.experiments import FAMILY_EXPERIMENTS, SWEEP_EXPERIMENTS, Experiment, Subject
 from anysize_training.study.report.page import Section, markdown, page
 from anysize_training.study.report.verdict import Report, Verdict
-
-_BUILTIN = ("builtin", "smollm2-135m")
 
 
 def report_family(
@@ -49,27 +49,27 @@ def report_family(
     Raises:
         SettingsError: a file is missing, or a command failed.
     """
-    family = "builtin" if named in _BUILTIN else named
-    manifest = read_manifest(builtin_folder() if family == "builtin" else Path(family))
+    folder = family_folder(Path(named))
+    manifest = read_manifest(folder)
     subject = Subject(
-        family=family,
-        teacher=_teacher(manifest.teacher, Path(family)),
+        family=named,
+        teacher=_teacher(manifest.teacher, folder),
         text=text,
         first_row=first_row,
         evaluation=evaluation,
         wikitext=wikitext,
+        sweeps=sweeps or Path("sweeps"),
         quick=quick,
     )
     (out / "data").mkdir(parents=True, exist_ok=True)
-    of_family = family_experiments(subject)
-    sections = []
-    for number, experiment in enumerate(of_family, start=1):
-        say(f"{number} of {len(of_family)}: {experiment.title}")
-        sections.append(_run(experiment, out))
-    sections += [_read(experiment, sweeps, out) for experiment in sweep_experiments(subject, sweeps or Path("sweeps"))]
+    made_of = [sha256_of(file) for file in (folder / "family.json", text, evaluation)]
+    sections: list[Section] = []
+    for number, experiment in enumerate(FAMILY_EXPERIMENTS, start=1):
+        say(f"{number} of {len(FAMILY_EXPERIMENTS)}: {experiment.title}")
+        sections.append(_run(experiment, subject, made_of, out))
+    sections += [_read(experiment, subject, out) for experiment in SWEEP_EXPERIMENTS]
     title = f"{manifest.name}: the paper's experiments"
-    introduction = _introduction(subject, sections)
-    written = markdown(title, introduction, sections)
+    written = markdown(title, _introduction(subject, sections), sections)
     (out / "report.md").write_text(written, encoding="utf-8")
     (out / "report.html").write_text(page(title, written, sections), encoding="utf-8")
     say(f"wrote {out / 'report.md'} and {out / 'report.html'}")
@@ -92,47 +92,46 @@ def _teacher(source: Any, family: Path) -> str:
     return str(family / "teacher") if isinstance(source, FolderTeacher) else source.repo
 
 
-def _run(experiment: Experiment, out: Path) -> Section:
-    """Run its command in a process of its own, as anybody would, unless its result is there."""
+def _run(experiment: Experiment, subject: Subject, made_of: Sequence[str], out: Path) -> Section:
+    """Run its command in a process of its own, as anybody would, unless what that says is there already."""
     result, picture = out / "data" / f"{experiment.id}.json", out / f"{experiment.id}.svg"
-    command = _shown(experiment.words)
-    if not (result.exists() and json.loads(result.read_text(encoding="utf-8"))["of"] == command):
-        words = [*experiment.words, *(["--plot", str(picture)] if experiment.has_picture else []), "--json"]
-        done = subprocess.run(  # noqa: S603  (our own interpreter, words of our own)
-            [sys.executable, "-m", "anysize_training", *words],
-            stdout=subprocess.PIPE,
-            text=True,
-            check=False,
-            env=os.environ,
-        )
-        if done.returncode:
-            raise SettingsError(f"anysize-train {shlex.join(words)} ended with code {done.returncode}; see above")
-        kept = {"of": command, "report": json.loads(done.stdout)}
+    words = experiment.words(subject)
+    command = _command(words)
+    key = hashlib.sha256(json.dumps([command, *made_of]).encode()).hexdigest()
+    kept: dict[str, Any] = json.loads(result.read_text(encoding="utf-8")) if result.exists() else {}
+    if kept.get("key") != key:
+        said = _said([*words, *(["--plot", str(picture)] if experiment.has_picture else []), "--json"])
+        kept = {"key": key, "report": said}
         unfinished = result.with_suffix(".unfinished")
         unfinished.write_text(json.dumps(kept, indent=1) + "\n", encoding="utf-8")
         unfinished.rename(result)
-    report: Report = json.loads(result.read_text(encoding="utf-8"))["report"]
-    return Section(experiment, experiment.judge(report), command, picture if picture.exists() else None)
+    return Section(experiment, experiment.judge(kept["report"]), command, picture if picture.exists() else None)
 
 
-def _read(experiment: Experiment, sweeps: Path | None, out: Path) -> Section:
+def _said(words: Sequence[str]) -> Report:
+    command = [sys.executable, "-m", "anysize_training", *words]
+    done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=False)  # noqa: S603  (our own interpreter)
+    if done.returncode:
+        raise SettingsError(f"anysize-train {shlex.join(words)} ended with code {done.returncode}; see above")
+    return json.loads(done.stdout)
+
+
+def _read(experiment: Experiment, subject: Subject, out: Path) -> Section:
     """Read a sweep that has been run; its picture is drawn again."""
-    command = _shown(experiment.words)
-    source = sweeps / f"{experiment.id}.json" if sweeps else None
-    if source is None or not source.exists():
-        verdict = Verdict("not run", f"needs {experiment.needs}; run it and give its folder as --sweeps")
-        return Section(experiment, verdict, command, None)
+    source = subject.sweeps / f"{experiment.id}.json"
+    if not source.exists():
+        verdict = Verdict("not run", "needs runs of a small teacher, minutes each; give their folder as --sweeps")
+        return Section(experiment, verdict, _command(experiment.words(subject)), None)
     from anysize_training.study.sweep.figure import draw_report
 
     report: Report = json.loads(source.read_text(encoding="utf-8"))
     picture = out / f"{experiment.id}.svg"
     draw_report(report, picture)
-    return Section(experiment, experiment.judge(report), f"{report['command']}", picture)
+    return Section(experiment, experiment.judge(report), report["command"], picture)
 
 
-def _shown(words: Sequence[str]) -> str:
-    """The command, with files of this machine by their names alone."""
-    return shlex.join(["anysize-train", *(Path(word).name if Path(word).is_absolute() else word for word in words)])
+def _command(words: Sequence[str]) -> str:
+    return shlex.join(["anysize-train", *without_folders(words)])
 
 
 def _introduction(subject: Subject, sections: Sequence[Section]) -> list[str]:

@@ -74,7 +74,7 @@ def manifest_of(
         patch_order=recipe.patch_order,
         files={},
         provenance=Provenance(
-            command=shlex.join(_without_folders(command)),
+            command=shlex.join(without_folders(command)),
             recipe=public,
             recipe_sha256=_sha256_of(public),
             started_from_sha256=progress.identity.start,
@@ -99,6 +99,11 @@ def code_sha256() -> str:
     return digest.hexdigest()
 
 
+def without_folders(command: Sequence[str]) -> list[str]:
+    """The words of a command line, with files of this machine by their names alone."""
+    return [_ABSOLUTE.sub(lambda path: Path(path[0]).name, _shortened(word)) for word in command]
+
+
 def _public(recipe: Recipe, source: TeacherSource) -> Recipe:
     student, data = recipe.student, recipe.data
     if isinstance(student.initialise, FromFamily):
@@ -112,10 +117,6 @@ def _public(recipe: Recipe, source: TeacherSource) -> Recipe:
             "data": data.model_copy(update=shortened),
         }
     )
-
-
-def _without_folders(command: Sequence[str]) -> list[str]:
-    return [_ABSOLUTE.sub(lambda path: Path(path[0]).name, word) for word in command]
 
 
 def _shortened(path: str) -> str:

@@ -99,9 +99,11 @@ class Head:
         return {"id": self.id, "model": self.model, "created": self.created}
 
 
-def finish_of(reason: FinishReason) -> Finish:
+def finish_of(reason: FinishReason, *, has_called: bool = False) -> Finish:
     """Why an answer ended; one that was cut off because its client left is told to nobody."""
-    return "stop" if reason == "stop" else "length"
+    if reason != "stop":
+        return "length"
+    return "tool_calls" if has_called else "stop"
 
 
 def token_bytes(text: str) -> list[int] | None:

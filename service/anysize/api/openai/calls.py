@@ -34,7 +34,7 @@ class CallReader:
     """Takes an answer piece by piece, and gives words and calls apart.
 
     Args:
-        names: of the functions that may be called.
+        names: of the functions that may be called; without any, all is words.
         most: calls that are read; what comes after them stays text.
     """
 
@@ -53,6 +53,8 @@ class CallReader:
 
     def read(self, text: str) -> tuple[str, list[Call]]:
         """The words and the calls that a further piece completes."""
+        if not self._names:
+            return text, []
         self._held += text
         words, calls = "", []
         while OPEN in self._held:

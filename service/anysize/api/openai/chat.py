@@ -8,11 +8,10 @@ from fastapi import APIRouter, Request, Response
 from anysize.api.access import AnswerRoute
 from anysize.api.answer import TokenTexts
 from anysize.api.answering import Encoded, Prepared, TpotHeader, TtftHeader
-from anysize.api.openai.answers import AnysizeOut, Finish, Head, OpenAIUsage, finish_of
+from anysize.api.openai.answers import AnysizeOut, Head, OpenAIUsage, finish_of
 from anysize.api.openai.calls import CallReader
 from anysize.api.openai.chat_answer import (
     AnswerMessage,
-    CallDelta,
     CallOut,
     ChatChoice,
     ChatChunk,
@@ -56,7 +55,7 @@ class ChatWriter(Writer[ChatIn, ChunkChoice]):
 
     def __init__(self, body: ChatIn, head: Head, prepared: Sequence[Prepared], texts: TokenTexts) -> None:
         super().__init__(body, head, prepared, texts)
-        self._readers = [self._reader() for _ in range(body.samples)] if body.offered else []
+        self._readers = [self._reader() for _ in range(body.samples)]
 
     def whole(self, completions: Sequence[Completion]) -> ChatOut:
         """The plain answer."""
@@ -76,40 +75,35 @@ class ChatWriter(Writer[ChatIn, ChunkChoice]):
 
     def text(self, _place: int, piece: Piece) -> bytes:
         """A chunk, unless what there is may yet become a call."""
+        words, calls = self._readers[piece.sample].read(piece.text)
         logprobs = self._logprobs(piece.picks)
-        delta = Delta(content=piece.text)
-        if self._readers:
-            words, calls = self._readers[piece.sample].read(piece.text)
-            if not (words or calls or logprobs):
-                return b""
-            delta = Delta(content=words) if words or not calls else Delta()
-            if calls:
-                called = [CallDelta(**CallOut.of(call).model_dump(), index=call.index) for call in calls]
-                delta = Delta.model_validate(delta.model_dump(exclude_unset=True) | {"tool_calls": called})
-        return joined([self._chunk(ChunkChoice.of(piece.sample, delta, logprobs))])
+        if not (words or calls or logprobs):
+            return b""
+        return joined([self._chunk(ChunkChoice.of(piece.sample, Delta.of(words, calls), logprobs))])
 
     def _choice(self, index: int, choice: Choice) -> ChatChoice:
-        finish = finish_of(choice.finish_reason)
-        message = AnswerMessage(content=choice.text)
-        if self._readers:
-            reader = self._reader()
-            words, calls = reader.read(choice.text)
-            words += reader.end()
-            if calls:
-                message = AnswerMessage(content=words or None, tool_calls=[CallOut.of(call) for call in calls])
-                finish = _with_calls(finish)
-        return ChatChoice(index=index, message=message, logprobs=self._logprobs(choice.picks), finish_reason=finish)
+        reader = self._reader()
+        words, calls = reader.read(choice.text)
+        words += reader.end()
+        message = AnswerMessage(content=words)
+        if calls:
+            message = AnswerMessage(content=words or None, tool_calls=[CallOut.of(call) for call in calls])
+        return ChatChoice(
+            index=index,
+            message=message,
+            logprobs=self._logprobs(choice.picks),
+            finish_reason=finish_of(choice.finish_reason, has_called=reader.has_called),
+        )
 
     def _ends(self, completions: Sequence[Completion]) -> list[ChunkChoice]:
-        ends = []
-        for index, choice in enumerate(completions[0].choices):
-            delta, finish = Delta(), finish_of(choice.finish_reason)
-            if self._readers:
-                rest = self._readers[index].end()
-                delta = Delta(content=rest) if rest else delta
-                finish = _with_calls(finish) if self._readers[index].has_called else finish
-            ends.append(ChunkChoice.of(index, delta, finish_reason=finish))
-        return ends
+        return [
+            ChunkChoice.of(
+                index,
+                Delta(content=rest) if (rest := reader.end()) else Delta(),
+                finish_reason=finish_of(choice.finish_reason, has_called=reader.has_called),
+            )
+            for index, (choice, reader) in enumerate(zip(completions[0].choices, self._readers, strict=True))
+        ]
 
     def _reader(self) -> CallReader:
         names = {function.name for function in self._body.offered}
@@ -162,7 +156,3 @@ def _tool_for_template(function: FunctionIn) -> dict[str, Any]:
         "type": "function",
         "function": {"name": function.name, **described, "parameters": function.schema_of_arguments},
     }
-
-
-def _with_calls(finish: Finish) -> Finish:
-    return "tool_calls" if finish == "stop" else finish

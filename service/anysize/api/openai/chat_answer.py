@@ -105,6 +105,11 @@ class CallDelta(CallOut):
 
     index: int
 
+    @classmethod
+    def of(cls, call: Call) -> Self:
+        """From a call that has been read."""
+        return cls(index=call.index, **CallOut.of(call).model_dump())
+
 
 class Delta(BaseModel):
     """What a chunk adds."""
@@ -112,6 +117,14 @@ class Delta(BaseModel):
     role: Literal["assistant"] | None = None
     content: str | None = None
     tool_calls: list[CallDelta] | None = None
+
+    @classmethod
+    def of(cls, words: str, calls: Sequence[Call]) -> Self:
+        """Words, calls, or both."""
+        added: dict[str, Any] = {"content": words} if words or not calls else {}
+        if calls:
+            added["tool_calls"] = [CallDelta.of(call) for call in calls]
+        return cls(**added)
 
 
 class ChunkChoice(BaseModel):

@@ -1,9 +1,9 @@
 """The JSON of tools: what a chat may call, what it has called, and which it must."""
 
 import json
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import ConfigDict, Field, field_validator, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from anysize.api.openai.options import OpenAIBody
 
@@ -92,8 +92,6 @@ ToolChoice = Literal["none", "auto", "required"] | NamedTool
 class WithTools(OpenAIBody):
     """The fields of a chat that has tools."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
-
     tools: Annotated[list[ToolIn], Field(max_length=MAX_CALLS)] | None = Field(
         default=None, description="for models whose chat template takes tools and writes calls as <tool_call> JSON"
     )
@@ -101,7 +99,7 @@ class WithTools(OpenAIBody):
     parallel_tool_calls: bool | None = Field(default=None, description="true by default; false asks for one at most")
 
     @model_validator(mode="after")
-    def _name_what_there_is(self) -> "WithTools":
+    def _name_what_there_is(self) -> Self:
         names = [tool.function.name for tool in self.tools or ()]
         if len(set(names)) < len(names):
             raise ValueError("tools: two functions have the same name")

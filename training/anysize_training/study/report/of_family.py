@@ -3,21 +3,20 @@
 from itertools import pairwise
 from statistics import fmean
 
-from anysize_training.study.report.verdict import Report, Verdict, held, number
-
-_STEP_UP = 1.02
+from anysize_training.study.report.verdict import Report, Verdict, held, is_smooth, largest_step_up, number
 
 
 def interpolation(report: Report) -> Verdict:
     """Figure 2: sizes between student and teacher are worth what lies between."""
     sizes = report["sizes"]
-    steps = [larger["perplexity"] / smaller["perplexity"] for smaller, larger in pairwise(sizes)]
-    worst, (student, teacher) = max(steps), (sizes[0]["perplexity"], sizes[-1]["perplexity"])
-    is_between = all(teacher <= size["perplexity"] <= student for size in sizes)
+    perplexities = [size["perplexity"] for size in sizes]
+    student, teacher = perplexities[0], perplexities[-1]
+    is_between = all(teacher <= perplexity <= student for perplexity in perplexities)
+    ups = sum(larger > smaller for smaller, larger in pairwise(perplexities))
     untrained = report.get("untrained_student_perplexity")
     finding = (
         f"perplexity falls from {number(student)} to {number(teacher)} over {len(sizes)} sizes; "
-        f"{sum(step > 1 for step in steps)} of {len(steps)} steps go up, the largest by {max(0.0, worst - 1):.1%}"
+        f"{ups} of {len(sizes) - 1} steps go up, the largest by {largest_step_up(perplexities):.1%}"
     )
     if untrained:
         finding += f". The same layers without distillation: {number(untrained)}"
@@ -31,7 +30,9 @@ def interpolation(report: Report) -> Verdict:
         ]
         for size in sizes
     ]
-    return held(is_between and worst <= _STEP_UP, finding, ["variant", "layers", "fraction", "perplexity", "KL"], rows)
+    return held(
+        is_between and is_smooth(perplexities), finding, ["variant", "layers", "fraction", "perplexity", "KL"], rows
+    )
 
 
 def against_baselines(report: Report) -> Verdict:

@@ -1,10 +1,9 @@
 """Verdicts on sweeps: each reads the JSON of one `anysize-train sweep`."""
 
-import itertools
 from statistics import fmean
 from typing import Any
 
-from anysize_training.study.report.verdict import Report, Verdict, held, number
+from anysize_training.study.report.verdict import Report, Verdict, held, is_smooth, largest_step_up, number
 
 Sizes = list[dict[str, Any]]
 
@@ -36,13 +35,13 @@ def random_initialisation(report: Report) -> Verdict:
 
 
 def student_size(report: Report) -> Verdict:
-    """Figure 8: students of fewer layers interpolate less smoothly."""
-    rises = {arm: _rises(found["sizes"]) for arm, found in report["arms"].items()}
-    means = {arm: _interior(found["sizes"]) for arm, found in report["arms"].items()}
-    finding = f"mean perplexity over interior sizes: {_list(report, means)}; steps up: " + ", ".join(
-        f"{_label(report, arm)} {count}" for arm, count in rises.items()
-    )
-    return held(means["all"] < means["third"] < means["fourth"], finding, *_table(report))
+    """Figure 8: students of every 2nd and 3rd layer interpolate smoothly, smaller ones do not."""
+    perplexities = {arm: _means(found["sizes"]) for arm, found in report["arms"].items()}
+    ups = ", ".join(f"{_label(report, arm)} {largest_step_up(values):.1%}" for arm, values in perplexities.items())
+    interior = {arm: _interior(found["sizes"]) for arm, found in report["arms"].items()}
+    finding = f"largest step up: {ups}; mean perplexity over interior sizes: {_list(report, interior)}"
+    smooth = [arm for arm, values in perplexities.items() if is_smooth(values)]
+    return held(smooth == ["all", "third"], finding, *_table(report))
 
 
 def token_budget(report: Report) -> Verdict:
@@ -89,13 +88,12 @@ def delta_against_full(report: Report) -> Verdict:
     return Verdict("finding", finding, *_table(report))
 
 
+def _means(sizes: Sizes) -> list[float]:
+    return [size["perplexity"]["mean"] for size in sizes]
+
+
 def _interior(sizes: Sizes) -> float:
-    return fmean(size["perplexity"]["mean"] for size in sizes[1:-1])
-
-
-def _rises(sizes: Sizes) -> int:
-    values = [size["perplexity"]["mean"] for size in sizes]
-    return sum(later > earlier for earlier, later in itertools.pairwise(values))
+    return fmean(_means(sizes)[1:-1])
 
 
 def _spread(report: Report, arm: str) -> float:

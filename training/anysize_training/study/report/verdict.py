@@ -2,10 +2,13 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any, Literal
 
 Status = Literal["reproduced", "not reproduced", "finding", "not run"]
 Report = dict[str, Any]
+
+_NOISE = 0.02
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,3 +38,13 @@ def number(value: float | None, digits: int = 2) -> str:
     if value is None:
         return "-"
     return f"{value:,.{digits}f}" if abs(value) < 1e5 else f"{value:.1e}"
+
+
+def largest_step_up(perplexities: Sequence[float]) -> float:
+    """By what share a size is at most worse than the next smaller one; 0 where none is."""
+    return max(0.0, *(larger / smaller - 1 for smaller, larger in pairwise(perplexities)))
+
+
+def is_smooth(perplexities: Sequence[float]) -> bool:
+    """Whether no size is much worse than the next smaller one; less than this is noise of a few thousand tokens."""
+    return largest_step_up(perplexities) <= _NOISE

@@ -71,7 +71,7 @@ class Runs:
         """All runs of a sweep, as they end; ends early where one is stopped.
 
         Raises:
-            SettingsError: a recipe or a text is wrong.
+            SettingsError: a recipe or a text is wrong, or what was run before was run on another text or teacher.
             DivergedError: a loss is no number.
         """
         # All recipes are read before the first run begins, which may take hours.
@@ -88,9 +88,8 @@ class Runs:
             yield Scored(name, seed, self._scores(family, recipe, arm))
 
     def _family(self, recipe: Recipe) -> Path | None:
+        """Where the run's family is; a finished run is only checked, and None is one that was stopped."""
         out = self._folder / _digest(recipe)
-        if (out / "family" / "family.json").exists():
-            return out / "family"
         return distill(recipe, out, resume=(out / "recipe.json").exists(), command=self._command, say=self._say)
 
     def _scores(self, folder: Path, recipe: Recipe, arm: Arm) -> tuple[Score, ...]:
