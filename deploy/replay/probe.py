@@ -17,7 +17,7 @@ def _is_writable(folder: str) -> bool:
 
 _lines = Path("/proc/self/status").read_text().splitlines()
 _status = dict(line.split(":\t", 1) for line in _lines if ":\t" in line)
-print(  # noqa: T201
+print(  # noqa: T201  (what is printed is what the replay reads)
     json.dumps(
         {
             "uid": os.getuid(),

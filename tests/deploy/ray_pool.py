@@ -40,7 +40,7 @@ with tempfile.TemporaryDirectory(prefix="ray-", dir="/tmp", ignore_cleanup_error
         serve.start(http_options={"host": "127.0.0.1", "port": int(port)})
         fleet = Fleet.model_validate({"family": family, "min_replicas": int(replicas), "max_replicas": int(replicas)})
         serve.run(build(fleet), name="anysize")
-        print("serving", flush=True)  # noqa: T201
+        print("serving", flush=True)  # noqa: T201  (the test waits for it)
         sys.stdin.read()
     finally:
         serve.shutdown()

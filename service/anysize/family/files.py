@@ -51,6 +51,21 @@ def new_folder(target: Path, *, replace: bool = False) -> Iterator[Path]:
         shutil.rmtree(building, ignore_errors=True)
 
 
+def write_whole(path: Path, text: str) -> None:
+    """Write a file in UTF-8 that is whole at every moment: what was there, or all of the new text."""
+    descriptor, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".partial", dir=path.parent)
+    building = Path(name)
+    try:
+        with os.fdopen(descriptor, "w", encoding="utf-8") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+        _readable(building)
+        building.replace(path)
+    finally:
+        building.unlink(missing_ok=True)
+
+
 def _put(building: Path, target: Path, *, replace: bool) -> None:
     if not target.exists():
         try:

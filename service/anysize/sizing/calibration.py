@@ -1,9 +1,7 @@
 """A calibration: what was measured on one machine, as a file that is used there and nowhere else."""
 
 import hashlib
-import os
 import platform
-import tempfile
 from pathlib import Path
 from typing import Annotated, Literal, Self
 
@@ -15,7 +13,7 @@ from anysize.engine.workload import StepRow
 from anysize.errors import CalibrationError
 from anysize.family.family import Family, builtin_folder
 from anysize.family.fetch import cache_folder
-from anysize.family.files import sha256_of
+from anysize.family.files import sha256_of, write_whole
 from anysize.family.manifest import MANIFEST
 from anysize.family.pair import Pair
 from anysize.settings import Settings
@@ -151,16 +149,7 @@ class Calibration(_Part):
         """Keep it where `read_calibration` looks for it; whole, or not at all."""
         path = self.key.path
         path.parent.mkdir(parents=True, exist_ok=True)
-        descriptor, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
-        building = Path(name)
-        try:
-            with os.fdopen(descriptor, "w") as file:
-                file.write(self.model_dump_json())
-                file.flush()
-                os.fsync(file.fileno())
-            building.replace(path)
-        finally:
-            building.unlink(missing_ok=True)
+        write_whole(path, self.model_dump_json())
         return path
 
 

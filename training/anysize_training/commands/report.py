@@ -11,7 +11,7 @@ from typing import Any
 
 from anysize.console import print_json, say
 from anysize.errors import SettingsError
-from anysize.family.files import sha256_of
+from anysize.family.files import sha256_of, write_whole
 from anysize.family.manifest import BuiltinTeacher, FolderTeacher, read_manifest
 from anysize_training.commands.family import family_folder
 from anysize_training.commands.invocation import command_line
@@ -70,8 +70,8 @@ def report_family(
     sections += [_read(experiment, subject, out) for experiment in SWEEP_EXPERIMENTS]
     title = f"{manifest.name}: the paper's experiments"
     written = markdown(title, _introduction(subject, sections), sections)
-    (out / "report.md").write_text(written, encoding="utf-8")
-    (out / "report.html").write_text(page(title, written, sections), encoding="utf-8")
+    write_whole(out / "report.md", written)
+    write_whole(out / "report.html", page(title, written, sections))
     say(f"wrote {out / 'report.md'} and {out / 'report.html'}")
     if as_json:
         verdicts = [
@@ -102,9 +102,7 @@ def _run(experiment: Experiment, subject: Subject, made_of: Sequence[str], out: 
     if kept.get("key") != key:
         said = _said([*words, *(["--plot", str(picture)] if experiment.has_picture else []), "--json"])
         kept = {"key": key, "report": said}
-        unfinished = result.with_suffix(".unfinished")
-        unfinished.write_text(json.dumps(kept, indent=1) + "\n", encoding="utf-8")
-        unfinished.rename(result)
+        write_whole(result, json.dumps(kept, indent=1) + "\n")
     return Section(experiment, experiment.judge(kept["report"]), command, picture if picture.exists() else None)
 
 

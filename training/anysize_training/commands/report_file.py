@@ -7,6 +7,7 @@ from typing import Any
 
 from anysize.console import say
 from anysize.errors import SettingsError
+from anysize.family.files import write_whole
 
 
 def check_report_file(out: Path) -> None:
@@ -23,5 +24,5 @@ def check_report_file(out: Path) -> None:
 
 def write_report(report: Mapping[str, Any], out: Path) -> None:
     """Write a report as JSON, and say so."""
-    out.write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
+    write_whole(out, json.dumps(report, indent=2) + "\n")
     say(f"wrote {out}")

@@ -11,6 +11,7 @@ from typing import Any
 from rich.table import Table
 
 from anysize.console import print_json, say, terminal
+from anysize.family.files import write_whole
 from anysize_training.commands.invocation import command_line
 from anysize_training.commands.picture import check_picture
 from anysize_training.study.sweep.runs import Runs
@@ -44,7 +45,7 @@ def run_sweep(named: str, out: Path, text: Text, overrides: Sequence[str], *, pl
     points = summarise(sweep, scored)
     report = _report(sweep, points, text)
     out.mkdir(parents=True, exist_ok=True)
-    (out / f"{sweep.name}.json").write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
+    write_whole(out / f"{sweep.name}.json", json.dumps(report, indent=2) + "\n")
     if plot is not None:
         from anysize_training.study.sweep.figure import draw_report
 

@@ -4,7 +4,6 @@
 is then an ordinary checkpoint and may teach others.
 """
 
-import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +13,7 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
 from anysize.errors import SettingsError
+from anysize.family.files import new_folder
 
 END = "<|endoftext|>"
 _BYTES = 256
@@ -85,11 +85,9 @@ def write_untrained(out: Path, documents: Iterator[str], shape: Shape, *, seed: 
             eos_token_id=0,
         )
     )
-    unfinished = out.with_name(f".{out.name}.unfinished")
-    shutil.rmtree(unfinished, ignore_errors=True)
-    model.save_pretrained(unfinished)
-    tokenizer.save_pretrained(unfinished)
-    unfinished.rename(out)
+    with new_folder(out) as folder:
+        model.save_pretrained(folder)
+        tokenizer.save_pretrained(folder)
     return model.num_parameters()
 
 

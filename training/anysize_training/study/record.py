@@ -8,6 +8,7 @@ from typing import Any
 
 from anysize.errors import SettingsError
 from anysize.family.family import Family
+from anysize.family.files import write_whole
 
 Measured = dict[str, Any]
 
@@ -85,10 +86,8 @@ class Record:
         if self._path is None:
             return
         everything = {**self._head, "report": self._report, "measurements": [asdict(row) for row in self._rows]}
-        building = self._path.with_name(f".{self._path.name}.partial")
         try:
-            building.write_text(json.dumps(everything, indent=1) + "\n", encoding="utf-8")
-            building.replace(self._path)
+            write_whole(self._path, json.dumps(everything, indent=1) + "\n")
         except OSError as error:
             raise SettingsError(f"cannot write {self._path}: {error.strerror}") from error
 

@@ -8,6 +8,7 @@ from pathlib import Path
 from tqdm import tqdm
 
 from anysize.errors import SettingsError
+from anysize.family.files import write_whole
 from anysize.family.variant import Variant
 from anysize_training.study.evaluate import Quality
 from anysize_training.study.patchwork import Patchwork
@@ -86,9 +87,7 @@ class Scores:
         self._known[variant.id] = quality
         if self._path is not None:
             text = {"made_of": self._made_of, "scores": {name: asdict(one) for name, one in self._known.items()}}
-            building = self._path.with_name(f".{self._path.name}.partial")
-            building.write_text(json.dumps(text))
-            building.replace(self._path)
+            write_whole(self._path, json.dumps(text))
 
 
 def _read(path: Path, made_of: dict[str, str]) -> dict[str, Quality]:

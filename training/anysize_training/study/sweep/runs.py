@@ -10,6 +10,7 @@ import torch
 
 from anysize.family.family import Family
 from anysize.family.fetch import Say
+from anysize.family.files import write_whole
 from anysize.family.order import OrderName, nested_ladder
 from anysize.settings import resolve_device
 from anysize_training.distill.pipeline import distill
@@ -98,9 +99,7 @@ class Runs:
         if file.exists():
             return tuple(Score(**score) for score in json.loads(file.read_text(encoding="utf-8")))
         scores = self._scored(folder, order, arm)
-        unfinished = file.with_suffix(".unfinished")
-        unfinished.write_text(json.dumps([asdict(score) for score in scores], indent=2) + "\n", encoding="utf-8")
-        unfinished.rename(file)
+        write_whole(file, json.dumps([asdict(score) for score in scores], indent=2) + "\n")
         return scores
 
     def _scored(self, folder: Path, order: OrderName | tuple[int, ...], arm: Arm) -> tuple[Score, ...]:
