@@ -31,11 +31,12 @@ CANNOT = {
 }
 # What is appended to a command that would take minutes; the last of two options counts.
 SHORTER = {
-    r"bench build": "--rounds 1",
+    r"bench build": "--rounds 3",
     r"bench single": "--answer-tokens 2 --rounds 1 --prompt-tokens 8",
     r"bench mixed": "--answer-tokens 2 --rounds 1 --requests 4 --sizes 2",
     r"bench burst": "--seconds 4",
     r"anysize-train bench": "--rows 1 --sequence-length 32 --steps 1",
+    r"anysize-train untrained": "--vocabulary 400",
     r"anysize-train init": "--max-tokens 64 --window 32",
     r"anysize-train order": "--tokens 64 --window 32 --evaluate-tokens 64 --evaluate-window 32",
     r"anysize-train baseline": "--no-grid --layers 28 --max-tokens 32 --window 16 --evaluate-tokens 64 "

@@ -58,12 +58,17 @@ def opened(browser: Browser) -> Iterator[Callable[..., Opened]]:
     done: list[Opened] = []
 
     def open_page(
-        service: RunningService, *, width: int = DESKTOP, shows: str = "body[data-ready]", **context: Any
+        service: RunningService,
+        *,
+        path: str = "",
+        width: int = DESKTOP,
+        shows: str = "body[data-ready]",
+        **context: Any,
     ) -> Opened:
         page = browser.new_context(viewport={"width": width, "height": 800}, **context).new_page()
         done.append(one := Opened(page, service.url))
         one.watch()
-        page.goto(service.url)
+        page.goto(service.url + path)
         page.wait_for_selector(shows)
         return one
 

@@ -15,6 +15,7 @@ from anysize.api import metrics as metrics_route
 from anysize.api.access import BEARER, Access
 from anysize.api.answer import TokenTexts
 from anysize.api.body_limit import BodyLimit
+from anysize.api.docs import install_docs
 from anysize.api.errors import install_error_handlers
 from anysize.api.gauges import add_gauges
 from anysize.api.metrics import Metrics
@@ -82,6 +83,7 @@ def create_app(settings: Settings, family: Family, model: StepModel, calibration
         version=__version__,
         lifespan=life,
         redirect_slashes=False,
+        docs_url=None,
         redoc_url=None,
         swagger_ui_oauth2_redirect_url=None,
     )
@@ -115,6 +117,7 @@ def create_app(settings: Settings, family: Family, model: StepModel, calibration
         app.include_router(module.router, **_guard(settings, OpenAIErrorOut))
     app.include_router(health.router)
     install_page(app)
+    install_docs(app)
     document = app.openapi()
     for path, operations in document["paths"].items():
         if path.startswith(PREFIX):  # FastAPI documents an answer that is a 400 in OpenAI's shape here
