@@ -54,14 +54,14 @@ def test_a_burst_is_played_under_each_policy_and_every_request_has_one_end():
     bound, play = limits(**small), lambda: hash_desk(family, **small)
     report = bench_burst(family, model, bound, play, law, slack=1000, say=said.append)
 
-    assert [line.split(":")[0] for line in said] == ["largest", "smallest", "anysize"]
+    assert [line.split(":")[0] for line in said] == ["largest", "smallest", "anysize", "resizing"]
     assert report["requests"] > 10
-    for policy in ("largest", "smallest", "anysize"):
+    for policy in ("largest", "smallest", "anysize", "resizing"):
         assert report[policy]["answered"] + report[policy]["refused"] == report["requests"]
         assert 0 <= report[policy]["attainment"] <= 1
     assert report["largest"]["mean_parameters"] == family.teacher.footprint.parameters
     assert report["smallest"]["mean_parameters"] == family.ladder[0].footprint.parameters
-    assert report["anysize"]["refused_above_floor"] == 0
+    assert report["anysize"]["refused_above_floor"] == report["resizing"]["refused_above_floor"] == 0
 
 
 @pytest.mark.parametrize("with_floor", [False, True])

@@ -23,8 +23,8 @@ from anysize.family.family import Family
 from anysize.sizing.budget import Budget
 from anysize.sizing.latency import LatencyModel
 
-Policy = Literal["largest", "smallest", "anysize"]
-POLICIES: tuple[Policy, ...] = ("largest", "smallest", "anysize")
+Policy = Literal["largest", "smallest", "anysize", "resizing"]
+POLICIES: tuple[Policy, ...] = ("largest", "smallest", "anysize", "resizing")
 
 _PROMPT_TOKENS = (16, 64)
 _ANSWER_TOKENS = (8, 40)
@@ -85,10 +85,10 @@ def bench_burst(
     slack: float,
     say: Callable[[str], None],
 ) -> dict[str, Any]:
-    """Play one trace three times: all on the largest size, all on the smallest, and with sizes that follow the load.
+    """Play one trace four times: all on the largest size, all on the smallest, and twice on sizes that follow it.
 
-    Every request has the same bounds: `slack` times what the largest size takes alone. The third time they are its
-    budget, with the smallest size as its floor.
+    Every request has the same bounds: `slack` times what the largest size takes alone. The last two times they are its
+    budget, with the smallest size as its floor; and the last time answers may also change their size under way.
 
     Args:
         family: that is served.
@@ -100,8 +100,8 @@ def bench_burst(
         say: told in one line what is being done.
 
     Returns:
-        For each policy the share of all requests that kept both bounds, refusals and mean size; and
-        `ratio_attainment_over_largest`, `ratio_size_over_smallest`.
+        For each policy the share of all requests that kept both bounds, refusals and mean size over all tokens; and
+        `ratio_attainment_over_largest`, `ratio_size_over_smallest` and their like, also for answers that resize.
     """
     capacity_per_s = _capacity_per_s(family, model, limits)
     trace = arrivals(law, capacity_per_s)
@@ -124,16 +124,16 @@ def bench_burst(
             "answered": len(tally.done),
             "refused": tally.refused,
             "refused_above_floor": tally.refused_above_floor,
-            "mean_parameters": statistics.fmean(one.size.footprint.parameters for one in tally.done),
+            "mean_parameters": statistics.fmean(map(_parameters, tally.done)),
             "ttft_p95_ms": _p95([one.timing.ttft_ms for one in tally.done]),
             "tpot_p95_ms": _p95([one.timing.tpot_ms for one in tally.done if one.timing.tpot_ms is not None]),
         }
-    ours = report["anysize"]
-    report["ratio_attainment_over_largest"] = ours["attainment"] / max(report["largest"]["attainment"], 1 / len(trace))
-    report["ratio_attainment_over_smallest"] = ours["attainment"] / max(
-        report["smallest"]["attainment"], 1 / len(trace)
-    )
-    report["ratio_size_over_smallest"] = ours["mean_parameters"] / family.ladder[0].footprint.parameters
+    for policy, name in (("anysize", ""), ("resizing", "resizing_")):
+        for other in ("largest", "smallest"):
+            theirs = max(report[other]["attainment"], 1 / len(trace))
+            report[f"ratio_{name}attainment_over_{other}"] = report[policy]["attainment"] / theirs
+        smallest = family.ladder[0].footprint.parameters
+        report[f"ratio_{name}size_over_smallest"] = report[policy]["mean_parameters"] / smallest
     return report
 
 
@@ -167,14 +167,15 @@ def _play(desk: Desk, trace: Sequence[Arrival], policy: Policy, bounds: Bounds) 
         time.sleep(max(0.0, started_s + arrival.at_s - time.monotonic()))
         prompt = prompt_ids[: arrival.prompt_tokens]
         try:
-            if policy == "anysize":
-                futures.append(desk.budgeted(prompt, arrival.answer_tokens, budget))
+            if policy in ("anysize", "resizing"):
+                resize = policy == "resizing"
+                futures.append(desk.budgeted(prompt, arrival.answer_tokens, budget, resize=resize))
             else:
                 size = ladder[-1] if policy == "largest" else ladder[0]
                 futures.append(desk.fixed(prompt, arrival.answer_tokens, size))
         except OverloadedError:
             tally.refused += 1
-            tally.refused_above_floor += policy == "anysize" and desk.engine.state().pressure < 1
+            tally.refused_above_floor += policy in ("anysize", "resizing") and desk.engine.state().pressure < 1
     for future in futures:
         try:
             tally.done.append(future.result())
@@ -202,6 +203,16 @@ def _bounds(family: Family, model: LatencyModel, slack: float) -> Bounds:
 def _is_kept(completion: Completion, bounds: Bounds) -> bool:
     timing = completion.timing
     return timing.ttft_ms <= bounds.ttft_ms and (timing.tpot_ms is None or timing.tpot_ms <= bounds.tpot_ms)
+
+
+def _parameters(completion: Completion) -> float:
+    """Mean over the tokens of an answer."""
+    (answer,) = completion.choices
+    if not answer.spans:
+        return completion.size.footprint.parameters
+    return statistics.fmean(
+        (span.size.footprint.parameters for span in answer.spans), [span.tokens for span in answer.spans]
+    )
 
 
 def _p95(values: Sequence[float]) -> float:

@@ -4,11 +4,12 @@ import time
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from anysize.engine.engine import Engine, StepReport
 from anysize.engine.limits import Limits
 from anysize.engine.model import Model
+from anysize.engine.pace import Pace
 from anysize.engine.request import Completion, GenerationRequest, Sampling
 from anysize.family.family import Family, Size
 from anysize.settings import Settings
@@ -32,8 +33,10 @@ class Desk:
     engine: Engine
     planner: Planner
 
-    def budgeted(self, prompt_ids: Sequence[int], max_tokens: int, budget: Budget) -> "Future[Completion]":
-        """The size that the budget gives; where it has a floor, a smaller one under load.
+    def budgeted(
+        self, prompt_ids: Sequence[int], max_tokens: int, budget: Budget, *, resize: bool = False
+    ) -> "Future[Completion]":
+        """The size that the budget gives; where it has a floor, a smaller one under load; any, if it may change.
 
         Raises:
             OverloadedError: the queue is full.
@@ -42,26 +45,26 @@ class Desk:
         load = self.engine.load()
         self.planner.arrived(ask, load, time.monotonic())
         promise = self.planner.promise(self.family.ladder, budget, ask, load)
-        allowed = stand_ins(admitted(self.family.ladder, budget), promise.size, budget)
-        return self.fixed(prompt_ids, max_tokens, promise.size, allowed)
+        sizes = admitted(self.family.ladder, budget)
+        request = self._request(prompt_ids, max_tokens, promise.size)
+        if resize:
+            pace = Pace(budget.tpot_ms, budget.total_ms)
+            request = replace(request, allowed=tuple(sizes), is_resizable=True, pace=pace)
+        else:
+            request = replace(request, allowed=stand_ins(sizes, promise.size, budget))
+        return self.engine.submit(request)
 
-    def fixed(
-        self, prompt_ids: Sequence[int], max_tokens: int, size: Size, allowed: tuple[Size, ...] = ()
-    ) -> "Future[Completion]":
-        """One size, or any of those that are allowed instead.
+    def fixed(self, prompt_ids: Sequence[int], max_tokens: int, size: Size) -> "Future[Completion]":
+        """One size.
 
         Raises:
             OverloadedError: the queue is full.
         """
-        return self.engine.submit(
-            GenerationRequest(
-                id="bench",
-                prompt_ids=list(prompt_ids),
-                size=size,
-                sampling=Sampling(max_tokens=max_tokens),
-                allowed=allowed,
-            )
-        )
+        return self.engine.submit(self._request(prompt_ids, max_tokens, size))
+
+    def _request(self, prompt_ids: Sequence[int], max_tokens: int, size: Size) -> GenerationRequest:
+        sampling = Sampling(max_tokens=max_tokens)
+        return GenerationRequest(id="bench", prompt_ids=list(prompt_ids), size=size, sampling=sampling)
 
 
 @contextmanager

@@ -67,7 +67,7 @@ def bench_budgets(
 
 @bench_app.command("burst")
 def bench_burst(
-    seconds: Annotated[float, typer.Option(min=1, max=3600, help="Of the trace, played three times.")] = 60.0,
+    seconds: Annotated[float, typer.Option(min=1, max=3600, help="Of the trace, played four times.")] = 60.0,
     quiet: Annotated[float, typer.Option(min=0.01, max=100, help="Rate over capacity, between bursts.")] = 0.7,
     burst: Annotated[float, typer.Option(min=0.01, max=100, help="Rate over capacity, in a burst.")] = 1.5,
     quiet_s: Annotated[float, typer.Option(min=0.1, max=3600, help="Seconds between bursts, on average.")] = 8.0,
@@ -78,7 +78,7 @@ def bench_burst(
     compile_kernels: CompileOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Play bursts of requests on the largest size, the smallest, and sizes that follow the load (calibrate first).
+    """Play bursts on the largest size, the smallest, and sizes that follow the load, also under way (calibrate first).
 
     Examples: `anysize bench burst` | `anysize bench burst --burst 2 --slack 4 --json`
     """
