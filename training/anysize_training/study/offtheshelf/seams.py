@@ -60,18 +60,20 @@ class _Sums:
     """Products of the states of both models, a column of ones behind each, summed over tokens."""
 
     def __init__(self) -> None:
-        self._products: list[Tensor] = []
+        self._ours = self._both = self._theirs = torch.zeros((), dtype=torch.float64)
 
     def add(self, ours_BLD: Tensor, theirs_BLD: Tensor) -> None:
-        ours, theirs = (
-            F.pad(states.flatten(0, 1).double().cpu(), (0, 1), value=1.0) for states in (ours_BLD, theirs_BLD)
-        )
-        products = [ours.T @ ours, ours.T @ theirs, theirs.T @ theirs]
-        self._products = [sum_ + new for sum_, new in zip(self._products, products, strict=True)] or products
+        ours, theirs = (_with_ones(states_BLD) for states_BLD in (ours_BLD, theirs_BLD))
+        self._ours = self._ours + ours.T @ ours
+        self._both = self._both + ours.T @ theirs
+        self._theirs = self._theirs + theirs.T @ theirs
 
     def seam(self, like: Tensor) -> Seam:
-        ours, both, theirs = self._products
-        return Seam(_solved(ours, both, like), _solved(theirs, both.T, like))
+        return Seam(_solved(self._ours, self._both, like), _solved(self._theirs, self._both.T, like))
+
+
+def _with_ones(states_BLD: Tensor) -> Tensor:
+    return F.pad(states_BLD.flatten(0, 1).double().cpu(), (0, 1), value=1.0)
 
 
 def _solved(inputs_II: Tensor, products_IO: Tensor, like: Tensor) -> nn.Linear:
