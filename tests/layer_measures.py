@@ -31,9 +31,13 @@ def block_maps(layers: int, kept: int, longest: int) -> list[BlockMap]:
 def pruned_kl(model: PreTrainedModel, kept: tuple[int, ...], ids: Tensor) -> float:
     """KL from the definition, by running the pruned teacher as a model."""
     architecture = architecture_of(model.config, "tiny")
-    pruned = kept_layers(model, architecture, BlockMap(kept, model.config.num_hidden_layers))
+    return kl_of(model, kept_layers(model, architecture, BlockMap(kept, model.config.num_hidden_layers)), ids)
+
+
+def kl_of(model: PreTrainedModel, other: PreTrainedModel, ids: Tensor) -> float:
+    """KL(model || other) of a token from the definition."""
     with torch.no_grad():
-        ours = pruned(ids).logits.double().log_softmax(-1)
+        ours = other(ids).logits.double().log_softmax(-1)
         theirs = model(ids).logits.double().log_softmax(-1)
     return (theirs.exp() * (theirs - ours)).sum(-1).mean().item()
 

@@ -40,6 +40,11 @@ def pruned_by_hand(model: PreTrainedModel, kept: Sequence[int]) -> PreTrainedMod
     return stacked(model, [layer_tensors(model, layer) for layer in kept], kept)
 
 
+def merged(layers: Sequence[Tensors]) -> Tensors:
+    """Layers merged into the first as Equation 4 of the paper is written."""
+    return {name: theta + sum(other[name] - theta for other in layers[1:]) for name, theta in layers[0].items()}
+
+
 def is_linear(name: str) -> bool:
     """Whether a layer's tensor belongs to a linear map; norms are named so in every architecture."""
     return not re.search(r"norm|ln_\d", name)

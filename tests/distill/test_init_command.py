@@ -7,7 +7,8 @@ import pytest
 import torch
 import yaml
 from fakes import byte_tokenizer, save_checkpoint_folder, tiny_config, tiny_model
-from layer_measures import pruned_kl
+from layer_measures import kl_of, pruned_kl
+from stacked import layer_tensors, merged, stacked
 from typer.testing import CliRunner
 
 from anysize_training.cli import app
@@ -66,6 +67,10 @@ def test_compare_scores_every_method_on_the_text_behind_the_calibration(folder: 
         ends = [*kept[1:], 8]
         assert row["longest_block"] == max(end - start for start, end in zip(kept, ends, strict=True))
         assert row["kl"] == pytest.approx(pruned_kl(teacher, tuple(kept), held_out), rel=1e-3, abs=1e-5)
+        layers = [layer_tensors(teacher, layer) for layer in range(8)]
+        folded = [merged(layers[start:end]) for start, end in zip(kept, ends, strict=True)]
+        expected = kl_of(teacher, stacked(teacher, folded, kept), held_out)
+        assert row["merged_kl"] == pytest.approx(expected, rel=1e-3, abs=1e-5)
         assert row["sizes"] >= 2
         assert row["seconds"] >= 0
 

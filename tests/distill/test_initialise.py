@@ -8,6 +8,8 @@ import pytest
 import torch
 from fakes import ARCHITECTURES, CPU, RANK, Kind, tiny_config, tiny_model, write_tiny_family
 from layer_measures import with_idle_layers
+from pydantic import ValidationError
+from stacked import layer_tensors, merged, stacked
 from transformers import AutoModelForCausalLM
 
 from anysize.errors import ArtifactError, SettingsError
@@ -100,6 +102,23 @@ def test_random_weights_are_those_that_transformers_gives_a_new_model(architectu
     assert not {id(parameter) for parameter in teacher.parameters()} & {id(p) for p in bank.student.parameters()}
     other = start(values, teacher, seed=8)
     assert not torch.equal(logits(other.student), logits(bank.student))
+
+
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
+def test_merged_weights_are_those_of_equation_4(architecture: str) -> None:
+    teacher = tiny_model(tiny_config(architecture, 6), 0)
+    values = student(weights="merged", initialise={"method": "layers", "layers": [0, 2, 5]})
+    bank = start(values, teacher)
+    layers = [layer_tensors(teacher, layer) for layer in range(6)]
+    expected = stacked(teacher, [merged(layers[:2]), merged(layers[2:5]), layers[5]], [0, 2, 5])
+    torch.testing.assert_close(logits(bank.student), logits(expected), rtol=1e-4, atol=1e-4)
+    assert not {p.data_ptr() for p in teacher.parameters()} & {p.data_ptr() for p in bank.student.parameters()}
+
+
+@pytest.mark.parametrize("weights", ["merged", "random"])
+def test_updates_over_kept_layers_cannot_begin_elsewhere(weights: str) -> None:
+    with pytest.raises(ValidationError, match=f"{weights} weights are for full students"):
+        student(kind="delta", weights=weights)
 
 
 def family_of(tmp_path: Path, kind: Kind, architecture: str = "llama") -> tuple[Family, Path]:
@@ -198,6 +217,7 @@ def test_a_teacher_without_weights_still_gives_the_shapes(kind: Kind, tmp_path: 
     for values in (
         student(kind=kind, rank=RANK, initialise={"method": "family", "path": str(folder)}),
         student(kind="full", weights="random", initialise={"method": "layers", "layers": [0, 2, 5]}),
+        student(kind="full", weights="merged", initialise={"method": "layers", "layers": [0, 2, 5]}),
     ):
         bank = start(values, teacher)
         assert {parameter.device.type for parameter in bank.student.parameters()} == {"meta"}

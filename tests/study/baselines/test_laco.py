@@ -5,15 +5,15 @@ import copy
 import pytest
 import torch
 from fakes import ARCHITECTURES, tiny_config, tiny_model
-from stacked import Tensors, is_linear, layer_tensors, logits_of, some_tokens, stacked
+from stacked import Tensors, is_linear, layer_tensors, logits_of, merged, some_tokens, stacked
 from torch import Tensor
 from torch.nn import functional as F
 from transformers import PreTrainedModel
 
 from anysize.family.architectures import architecture_of
+from anysize_training.stack import StackLayer, build, plain_stack
 from anysize_training.study.baselines.baseline import laco
 from anysize_training.study.baselines.laco import LaCo, Merge, Reading, fold, table_4
-from anysize_training.study.baselines.stack import StackLayer, build, plain_stack
 
 # The last one keeps every merge.
 THRESHOLDS = (0.9, -1)
@@ -35,11 +35,7 @@ def gentle_model(architecture: str, layers: int = 6) -> PreTrainedModel:
 def merged_by_hand(layers: list[Tensors], place: int, count: int, reading: Reading) -> Tensors:
     """Both readings as they are written: Equation 4 from the unchanged layer, the notebooks' in-place loop."""
     if reading == "equation":
-        base = layers[place]
-        return {
-            name: tensor + sum(layers[place + number][name] - tensor for number in range(1, count + 1))
-            for name, tensor in base.items()
-        }
+        return merged(layers[place : place + count + 1])
     made = copy.deepcopy(layers[place])
     for number in range(1, count + 1):
         for name, tensor in made.items():
@@ -49,10 +45,10 @@ def merged_by_hand(layers: list[Tensors], place: int, count: int, reading: Readi
 
 
 def run_by_hand(
-    model: PreTrainedModel, texts: Tensor, merged: int, threshold: float, reading: Reading
+    model: PreTrainedModel, texts: Tensor, folded: int, threshold: float, reading: Reading
 ) -> list[tuple[int, float, Tensor]]:
     """Depth, similarity and logits after each merge that is kept; every model is run whole, text by text."""
-    count = merged if reading == "equation" else merged - 1
+    count = folded if reading == "equation" else folded - 1
     layers = [layer_tensors(model, layer) for layer in range(model.config.num_hidden_layers)]
     kinds = list(range(len(layers)))
     place, kept = len(layers) - 1 - count, []

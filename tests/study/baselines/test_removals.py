@@ -14,10 +14,10 @@ from transformers import PreTrainedModel
 from anysize.errors import SettingsError
 from anysize.family.architectures import architecture_of
 from anysize.family.blocks import BlockMap
+from anysize_training.stack import plain_stack
 from anysize_training.study.baselines.baseline import pruned
 from anysize_training.study.baselines.naive import naive_removals
 from anysize_training.study.baselines.shortgpt import influence_removals
-from anysize_training.study.baselines.stack import plain_stack
 
 
 def removals(model: PreTrainedModel, ids: torch.Tensor, count: int, *, rescored: bool) -> tuple[int, ...]:

@@ -6,7 +6,7 @@ from fakes import ARCHITECTURES, tiny_config, tiny_model
 from stacked import is_linear, layer_tensors, logits_of, pruned_by_hand, some_tokens, stacked
 
 from anysize.family.architectures import architecture_of
-from anysize_training.study.baselines.stack import (
+from anysize_training.stack import (
     StackLayer,
     build,
     parameters_of,

@@ -106,6 +106,20 @@ def test_sweeps_are_judged_by_their_means(judge: Any, good: dict[str, Any], bad:
     assert judge({"arms": good}).rows
 
 
+def test_the_best_start_and_the_best_end_are_told_apart():
+    arms = {
+        "all": arm("kept", 20, 8, 7, 3),
+        "merged": arm("merged", 30, 6, 5, 3),
+        "all-start": arm("kept, untrained", 100, 60, 30, 3),
+        "merged-start": arm("merged, untrained", 900, 700, 500, 3),
+    }
+    verdict = of_sweeps.initialisations({"arms": arms})
+    assert verdict.status == "finding"
+    assert "begins best as kept (100.00) and ends best as kept (20.00)" in verdict.finding
+    assert "with kept (45.00) before training and with merged (5.50) behind it" in verdict.finding
+    assert [row[0] for row in verdict.rows] == ["kept", "merged"]
+
+
 def subject(folder: Path) -> Subject:
     return Subject(
         family=str(folder / "family"),

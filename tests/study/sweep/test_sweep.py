@@ -16,6 +16,8 @@ from anysize.errors import SettingsError
 from anysize.family.assembly import assemble
 from anysize.family.family import Family
 from anysize_training.cli import app
+from anysize_training.study.sweep.runs import Score, Scored
+from anysize_training.study.sweep.summary import summarise
 from anysize_training.study.sweep.sweep import load_sweep, shipped_sweeps
 from anysize_training.study.texts import Text
 
@@ -112,6 +114,21 @@ def test_what_was_run_on_something_else_is_not_taken_for_the_same(files: Path, c
     done = CliRunner().invoke(app, words)
     assert done.exit_code == 2
     assert changed in done.output
+
+
+def test_seeds_that_kept_other_layers_are_compared_depth_by_depth():
+    sweep = load_sweep("random-initialisation")
+    first = (Score("student", 2, 10, 9.0, 0.5), Score("p2", 3, 15, 7.0, 0.3), Score("teacher", 4, 20, 5.0, 0.0))
+    other = (Score("student", 2, 10, 11.0, 0.7), Score("teacher", 4, 20, 5.0, 0.0))
+    third = (Score("student", 2, 10, 10.0, 0.6), Score("p1", 3, 15, 8.0, 0.4), Score("teacher", 4, 20, 5.0, 0.0))
+    scored = [Scored("all", seed, scores) for seed, scores in enumerate((first, other, third))]
+    points = summarise(sweep, scored)["all"]
+    assert [(point.layers, point.seeds, point.perplexity.mean) for point in points] == [
+        (2, 3, 10),
+        (3, 2, 7.5),
+        (4, 3, 5),
+    ]
+    assert [point.variant for point in points] == ["student", "2 sizes of this depth", "teacher"]
 
 
 @pytest.mark.parametrize("name", shipped_sweeps())

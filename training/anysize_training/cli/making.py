@@ -28,7 +28,8 @@ def init(
     `kl` drops the layers that are missed least, by the pruned teacher's KL divergence; `similarity` keeps first and
     last layer of each block alike (paper, E.2); `block_influence` drops the layers that change their input least
     (ShortGPT); `every_nth` is the paper's rule, and knows no longest block. KL in the table is of the pruned teacher
-    on tokens that the methods did not see.
+    on tokens that the methods did not see; beside it, that of the same blocks each merged into its first layer (LaCo),
+    which a recipe's `student.weights: merged` starts from.
 
     Examples: `anysize-train init builtin:smollm2-135m --layers 11 --text wikipedia.jsonl --first-row 7500` |
     `anysize-train init builtin:smollm2-135m --layers 16 --text wikipedia.jsonl --compare --plot kept.png`

@@ -94,6 +94,11 @@ def patch(
     student: Annotated[str, typer.Argument(help="Likewise; distilled from the teacher by others.")],
     text: TextOption,
     kept: Annotated[str, typer.Option(help="The teacher layers that the student's were copied from.")] = _DISTILLED,
+    fit_text: Annotated[
+        Path | None,
+        typer.Option(help="Causal models of other widths or heads: fit maps on this.", exists=True, dir_okay=False),
+    ] = None,
+    fit_tokens: Annotated[int, typer.Option(min=64, help="Fit maps on this many tokens.")] = 16384,
     patch_order: Annotated[OrderName, typer.Option(help="Which positions are patched first.")] = "last_to_first",
     first_row: FirstRowOption = 0,
     max_tokens: Annotated[int, typer.Option(min=64, help="Score at most this many tokens.")] = 4096,
@@ -109,22 +114,25 @@ def patch(
     By perplexity, or for BERT and DistilBERT by pseudo-perplexity, each token masked by itself. Student layer i stands
     for the teacher layers from its own kept one up to the next.
 
+    With --fit-text the student may be of another width, or have other heads: linear maps between the hidden states of
+    both are fitted by least squares on that text, and stand wherever a student layer and a teacher layer meet. Both
+    must have one tokenizer.
+
     Examples: `anysize-train patch openai-community/gpt2 distilbert/distilgpt2 --text wikitext2_test.txt --wikitext` |
-    `anysize-train patch bert-base-uncased distilbert-base-uncased --text wikitext2_test.txt --wikitext --pruned`
+    `anysize-train patch bert-base-uncased distilbert-base-uncased --text wikitext2_test.txt --wikitext --pruned` |
+    `anysize-train patch runs/wide runs/narrow --kept 0,2,4,6 --text held-out.txt --fit-text wikipedia.jsonl`
     """
     from anysize_training.commands.patch import patch_pair
+    from anysize_training.study.texts import Text
 
     with errors_for_people():
         patch_pair(
             teacher,
             student,
-            text,
+            Text(text, first_row, max_tokens, window, wikitext),
+            fit=Text(fit_text, 0, fit_tokens, window) if fit_text else None,
             kept=kept,
             patch_order=patch_order,
-            first_row=first_row,
-            max_tokens=max_tokens,
-            window=window,
-            wikitext=wikitext,
             pruned=pruned,
             out=out,
             plot=plot,

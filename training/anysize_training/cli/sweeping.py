@@ -33,7 +33,8 @@ def sweep(
 
     A run that is there is not run again, nor one that stands in another sweep of the same folder; what was stopped goes
     on. Shipped: `loss-ablation` (paper, Figure 5), `random-initialisation`, `student-size` (Figure 8), `token-budget`
-    (Figure 10), `initialisation-and-order` (Figure 24), `standard-distillation` (Figure 4), `delta-against-full`.
+    (Figure 10), `initialisation-and-order` (Figure 24), `standard-distillation` (Figure 4), `delta-against-full`,
+    `initialisations` (which layers a student starts from; with ShortGPT's choice and LaCo's merging).
 
     Examples: `anysize-train sweep loss-ablation --out runs/sweeps --text held_out.jsonl --set teacher=runs/teacher` |
     `anysize-train sweep my-sweep.yaml --out runs/mine --text wikitext2_test.txt --wikitext --plot mine.png`

@@ -27,11 +27,11 @@ from anysize_training.commands.invocation import command_line
 from anysize_training.commands.picture import check_picture
 from anysize_training.commands.report_file import check_report_file, write_report
 from anysize_training.distill.teacher import find_teacher
+from anysize_training.stack import build
 from anysize_training.study.baselines.baseline import Baseline, baselines_of
 from anysize_training.study.baselines.method import Method
 from anysize_training.study.baselines.quality import ModelEvaluator
 from anysize_training.study.baselines.rows import baseline_rows, family_rows
-from anysize_training.study.baselines.stack import build
 from anysize_training.study.baselines.subject import Subject
 from anysize_training.study.texts import Text
 

@@ -89,11 +89,13 @@ def choose_layers(
         }
         print_json(report)
         return
-    table = Table("method", "longest block", "sizes", "KL", "seconds", title=title)
+    table = Table("method", "longest block", "sizes", "KL", "KL, merged", "seconds", title=title)
     for outcome in outcomes:
         selection = outcome.selection
         figures = (str(selection.blocks.longest), str(len(selection.depths)))
-        table.add_row(outcome.method, *figures, f"{outcome.kl:.3f}", f"{outcome.seconds:.1f}")
+        table.add_row(
+            outcome.method, *figures, f"{outcome.kl:.3f}", f"{outcome.merged_kl:.3f}", f"{outcome.seconds:.1f}"
+        )
     terminal.print(table)
     for outcome in outcomes:
         terminal.print(f"{_strip(outcome.selection.blocks)}  {outcome.method}", highlight=False, soft_wrap=True)
@@ -126,6 +128,7 @@ def _row(outcome: Outcome) -> dict[str, object]:
         "sizes": len(selection.depths),
         "score": selection.score,
         "kl": outcome.kl,
+        "merged_kl": outcome.merged_kl,
         "seconds": outcome.seconds,
     }
 

@@ -15,20 +15,17 @@ from anysize_training.study.evaluate import Quality
 from anysize_training.study.offtheshelf.load import load_pair
 from anysize_training.study.offtheshelf.pair import Pair, Score
 from anysize_training.study.record import Measured, Record
-from anysize_training.study.texts import Windows, read_windows
+from anysize_training.study.texts import Text, Windows
 
 
 def patch_pair(
     teacher: str,
     student: str,
-    text: Path,
+    text: Text,
     *,
+    fit: Text | None,
     kept: str,
     patch_order: OrderName,
-    first_row: int,
-    max_tokens: int,
-    window: int,
-    wikitext: bool,
     pruned: bool,
     out: Path | None,
     plot: Path | None,
@@ -40,12 +37,9 @@ def patch_pair(
         teacher: a checkpoint folder, or a name on the hub.
         student: likewise.
         text: to score.
+        fit: to fit linear maps on, where the layers of both do not fit each other.
         kept: the teacher layers that the student's were copied from, with commas between.
         patch_order: in which order positions are patched as sizes grow.
-        first_row: of a `.jsonl` file, the first that is read.
-        max_tokens: score at most this many.
-        window: tokens scored in one window.
-        wikitext: undo WikiText's word tokenisation first.
         pruned: also score the teacher pruned to each size.
         out: a file that keeps what is measured.
         plot: a picture to write, `.png` or `.svg`.
@@ -56,16 +50,9 @@ def patch_pair(
     """
     if plot is not None:
         check_picture(plot)
-    pair = load_pair(teacher, student, _layers(kept), device=resolve_device("auto"), say=say)
+    pair = load_pair(teacher, student, _layers(kept), device=resolve_device("auto"), say=say, fit=fit)
     record = Record(pair.name, pair.fingerprint, out)
-    windows = read_windows(
-        text,
-        pair.tokenizer,
-        length=window,
-        max_tokens=max_tokens,
-        detokenise="wikitext" if wikitext else "none",
-        first_row=first_row,
-    )
+    windows = text.windows(pair.tokenizer)
     measured = {"patched": _measure(pair, windows, record, patch_order, "patched")}
     if pruned:
         measured["pruned"] = _measure(pair.pruned(), windows, record, patch_order, "pruned")

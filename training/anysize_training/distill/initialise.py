@@ -20,6 +20,7 @@ from anysize.family.manifest import DeltaStudent, Manifest, read_manifest
 from anysize.family.student import load_delta_student, load_full_student
 from anysize_training.distill.recipe import EveryNth, FromFamily, KeptLayers, Student
 from anysize_training.distill.selection.choose import choose
+from anysize_training.stack import build, merged_blocks
 
 
 def initial_bank(
@@ -32,8 +33,9 @@ def initial_bank(
 ) -> Bank:
     """Teacher and untrained student.
 
-    By default layer i starts as teacher layer l_i, embedding and head as the teacher's. `weights: random` starts from
-    transformers' own initialisation instead, `method: family` from the student of a family.
+    By default layer i starts as teacher layer l_i, embedding and head as the teacher's. `weights: merged` starts it as
+    its block merged by the paper's Equation 4 (LaCo), `weights: random` from transformers' own initialisation, `method:
+    family` from the student of a family.
 
     Args:
         student: its kind, rank, kept layers and weights.
@@ -60,6 +62,8 @@ def initial_bank(
             made = delta_student(teacher, architecture, blocks, student.rank)
         elif student.weights == "random":
             made = _random_student(teacher, blocks)
+        elif student.weights == "merged":
+            made = copy.deepcopy(build(teacher, architecture, merged_blocks(blocks)))
         else:
             made = copy.deepcopy(kept_layers(teacher, architecture, blocks))
     return Bank(architecture, blocks, teacher, made)

@@ -92,20 +92,22 @@ class Student(_Part):
         kind: `full` trains weights of its own (the paper), `delta` low-rank updates over the kept teacher layers.
         rank: of the updates; `delta` only.
         initialise: which teacher layers are kept.
-        weights: `teacher` starts from the kept layers, `random` from chance (the paper's baseline; `full` only).
+        weights: `teacher` starts from the kept layers, `merged` from each block's layers merged into its first as LaCo
+            does (Equation 4), `random` from chance (the paper's baseline). A `delta` student has the kept layers' own
+            tensors under its updates, so only `teacher` is for it.
         stored_dtype: of the student's file; training itself is in float32.
     """
 
     kind: Literal["full", "delta"] = "full"
     rank: int = Field(default=32, ge=1, le=1024)
     initialise: Initialise = EveryNth()
-    weights: Literal["teacher", "random"] = "teacher"
+    weights: Literal["teacher", "merged", "random"] = "teacher"
     stored_dtype: Literal["float32", "bfloat16", "float16"] = "float32"
 
     def model_post_init(self, _context: Any) -> None:
-        """Refuse random weights where there are none of the student's own."""
-        if self.weights == "random" and (self.kind == "delta" or isinstance(self.initialise, FromFamily)):
-            raise ValueError("random weights are for full students that do not start from a family")
+        """Refuse other weights than the teacher's where there are none of the student's own to begin with."""
+        if self.weights != "teacher" and (self.kind == "delta" or isinstance(self.initialise, FromFamily)):
+            raise ValueError(f"{self.weights} weights are for full students that do not start from a family")
 
 
 class Data(_Part):

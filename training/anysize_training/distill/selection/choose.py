@@ -23,13 +23,15 @@ class Outcome:
     Attributes:
         method: its name.
         selection: what it chose.
-        kl: mean KL(teacher || pruned teacher) of a held-out token, in nats.
+        kl: mean KL(teacher || pruned teacher) of a held-out token, in nats: a student that starts as kept layers.
+        merged_kl: the same of a student that starts with each block merged into its first layer (LaCo, Equation 4).
         seconds: time the method took.
     """
 
     method: Method
     selection: Selection
     kl: float
+    merged_kl: float
     seconds: float
 
 
@@ -110,4 +112,5 @@ def compare(
             longest_block=longest_block,
         )
         seconds = time.perf_counter() - begun_s
-        yield Outcome(method, selection, held_out.kl(selection.blocks.kept), seconds)
+        blocks = selection.blocks
+        yield Outcome(method, selection, held_out.kl(blocks.kept), held_out.merged_kl(blocks), seconds)

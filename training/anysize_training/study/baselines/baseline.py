@@ -9,11 +9,11 @@ from tqdm import tqdm
 from anysize.errors import SettingsError
 from anysize.family.blocks import BlockMap
 from anysize.family.variant import Owner, Variant
+from anysize_training.stack import Stack, plain_stack
 from anysize_training.study.baselines.laco import LaCo, Merge
 from anysize_training.study.baselines.method import Method
 from anysize_training.study.baselines.naive import naive_removals
 from anysize_training.study.baselines.shortgpt import influence_removals
-from anysize_training.study.baselines.stack import Stack, plain_stack
 from anysize_training.study.baselines.subject import Subject
 
 

@@ -26,7 +26,7 @@ from transformers import PreTrainedModel
 
 from anysize.family.architectures import Architecture
 from anysize_training.replay import Replay
-from anysize_training.study.baselines.stack import Stack, StackLayer, Terms, build, plain_stack, sum_of
+from anysize_training.stack import Stack, StackLayer, build, merged, plain_stack
 
 Reading = Literal["equation", "official"]
 
@@ -71,14 +71,7 @@ def fold(stack: Stack, place: int, count: int, reading: Reading) -> Stack:
     behind = stack[place + 1 : place + 1 + count]
     assert len(behind) == count
     base = stack[place]
-    if reading == "official":
-        made = StackLayer(base.base, behind[-1].maps, base.rest)
-    else:
-        made = StackLayer(
-            base.base,
-            _equation(base.maps, [layer.maps for layer in behind]),
-            _equation(base.rest, [layer.rest for layer in behind]),
-        )
+    made = StackLayer(base.base, behind[-1].maps, base.rest) if reading == "official" else merged(base, behind)
     return (*stack[:place], made, *stack[place + 1 + count :])
 
 
@@ -155,7 +148,3 @@ class LaCo:
             ours, theirs = last_NLD.float().flatten(1), self._last_NLD.float().flatten(1)
             self._known[stack] = F.cosine_similarity(ours, theirs, dim=-1).mean().item()
         return self._known[stack]
-
-
-def _equation(base: Terms, behind: list[Terms]) -> Terms:
-    return sum_of([(base, 1 - len(behind)), *((terms, 1) for terms in behind)])

@@ -11,10 +11,10 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
+from anysize_training.stack import Stack, build, parameters_of
 from anysize_training.study.baselines.baseline import Baseline
 from anysize_training.study.baselines.laco import Merge
 from anysize_training.study.baselines.quality import ModelEvaluator
-from anysize_training.study.baselines.stack import Stack, build, parameters_of
 from anysize_training.study.baselines.subject import Subject
 from anysize_training.study.evaluate import Quality
 

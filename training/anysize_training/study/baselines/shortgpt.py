@@ -11,7 +11,7 @@ from transformers import PreTrainedModel
 
 from anysize.family.architectures import Architecture
 from anysize_training.distill.selection.block_influence import block_influence
-from anysize_training.study.baselines.stack import build, plain_stack
+from anysize_training.stack import build, plain_stack
 
 
 def influence_removals(

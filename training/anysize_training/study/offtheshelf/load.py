@@ -24,9 +24,13 @@ from anysize.family.pretrained import (
     refuse_remote_code,
     weight_files,
 )
+from anysize.family.variant import Owner
 from anysize_training.study.offtheshelf.causal import CausalPair
 from anysize_training.study.offtheshelf.masked import MaskedPair, as_bert
 from anysize_training.study.offtheshelf.pair import Pair
+from anysize_training.study.offtheshelf.seams import Side, fit_seams
+from anysize_training.study.offtheshelf.stitched import StitchedPair
+from anysize_training.study.texts import Text
 
 _MASKED = {"bert": BertForMaskedLM, "distilbert": DistilBertForMaskedLM}
 # What layers of teacher and student must have in common to stand in one stack.
@@ -50,7 +54,9 @@ _SHARED = (
 _HUB_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*(/[A-Za-z0-9][A-Za-z0-9._-]*)?")
 
 
-def load_pair(teacher: str, student: str, kept: Sequence[int], *, device: torch.device, say: Say) -> Pair:
+def load_pair(
+    teacher: str, student: str, kept: Sequence[int], *, device: torch.device, say: Say, fit: Text | None = None
+) -> Pair:
     """Load both, in float32.
 
     Args:
@@ -59,6 +65,7 @@ def load_pair(teacher: str, student: str, kept: Sequence[int], *, device: torch.
         kept: the teacher layers, from 0, that the student's were copied from.
         device: where they go.
         say: told in one line what is being done.
+        fit: a text to fit linear maps on, between causal models whose layers do not fit each other.
 
     Raises:
         FetchError: one is not on this machine, and cannot be downloaded.
@@ -69,6 +76,10 @@ def load_pair(teacher: str, student: str, kept: Sequence[int], *, device: torch.
     kinds = [_model_type(folder) for folder in folders]
     names = [_name(named) for named in (student, teacher)]
     say(f"loading {names[1]} and {names[0]}")
+    if fit is not None:
+        if any(kind in _MASKED for kind in kinds):
+            raise SettingsError("--fit-text is for causal language models; BERT and DistilBERT are of one width")
+        return _stitched_pair(*folders, kept, device, " and ".join(names), fit)
     load = _masked_pair if kinds[0] in _MASKED else _causal_pair
     return load(*folders, kept, device, " and ".join(names))
 
@@ -82,6 +93,28 @@ def _causal_pair(teacher: Path, student: Path, kept: Sequence[int], device: torc
     bank = Bank(architecture_of(larger.config, str(teacher)), blocks, larger, smaller)
     prints = [checkpoint_fingerprint(folder) for folder in (teacher, student)]
     return CausalPair(name, bank, load_tokenizer(teacher), _fingerprint(prints, blocks))
+
+
+def _stitched_pair(
+    teacher: Path, student: Path, kept: Sequence[int], device: torch.device, name: str, fit: Text
+) -> Pair:
+    folders = {Owner.TEACHER: teacher, Owner.STUDENT: student}
+    sides: dict[Owner, Side] = {}
+    for owner, folder in folders.items():
+        model = load_model(folder, dtype=torch.float32, device=device)
+        sides[owner] = Side(architecture_of(model.config, str(folder)), model.eval().requires_grad_(False))
+    larger, smaller = (sides[owner].model for owner in folders)
+    blocks = _blocks(kept, larger.config, smaller.config)
+    tokenizer, other = load_tokenizer(teacher), load_tokenizer(student)
+    windows = fit.windows(tokenizer)
+    same_words = tokenizer.get_vocab() == other.get_vocab()
+    if not same_words or windows.tokens_sha256 != fit.windows(other).tokens_sha256:
+        raise ArtifactError(student, "has another tokenizer than the teacher: no map leads from token to token")
+    tokens_NL = windows.tokens_NL.to(device)
+    seams = fit_seams(sides[Owner.TEACHER], sides[Owner.STUDENT], blocks, tokens_NL)
+    prints = _fingerprint([checkpoint_fingerprint(folder) for folder in folders.values()], blocks)
+    prints["fitted_on"] = windows.tokens_sha256
+    return StitchedPair(name, sides, blocks, seams, tokenizer, prints)
 
 
 def _masked_pair(teacher: Path, student: Path, kept: Sequence[int], device: torch.device, name: str) -> Pair:
@@ -154,7 +187,11 @@ def _check_pair(where: Path, teacher: PreTrainedConfig, student: PreTrainedConfi
         ours: Any = getattr(student, field, None)
         theirs: Any = getattr(teacher, field, None)
         if ours != theirs:
-            raise ArtifactError(where, f"has {field} {ours!r}, but the teacher {theirs!r}: they are no pair")
+            raise ArtifactError(
+                where,
+                f"has {field} {ours!r}, but the teacher {theirs!r}: they are no pair; causal models of other widths or "
+                "heads go together with --fit-text",
+            )
 
 
 def _fingerprint(prints: Sequence[str], blocks: BlockMap) -> dict[str, str]:

@@ -191,4 +191,11 @@ SWEEP_EXPERIMENTS = (
         "Open in the paper: is there a stable student that does not keep weights beside the teacher's?",
         of_sweeps.delta_against_full,
     ),
+    _sweep(
+        "initialisations",
+        "What a student starts from",
+        "Section 3.5, open",
+        "Open in the paper: are ShortGPT's layers, or LaCo's merged ones, a better start?",
+        of_sweeps.initialisations,
+    ),
 )

@@ -88,6 +88,37 @@ def delta_against_full(report: Report) -> Verdict:
     return Verdict("finding", finding, *_table(report))
 
 
+def initialisations(report: Report) -> Verdict:
+    """Row 30 of the open questions: which start is best, before training and behind it.
+
+    An arm named `NAME-start` is the arm NAME before its training.
+    """
+    arms = report["arms"]
+    trained = [arm for arm in arms if f"{arm}-start" in arms]
+    students = {arm: found["sizes"][0]["perplexity"]["mean"] for arm, found in arms.items()}
+    interior = {arm: _interior(found["sizes"]) for arm, found in arms.items()}
+
+    def best(of: dict[str, float], suffix: str) -> str:
+        arm = min(trained, key=lambda name: of[name + suffix])
+        return f"{_label(report, arm)} ({number(of[arm + suffix])})"
+
+    finding = (
+        f"the student itself begins best as {best(students, '-start')} and ends best as {best(students, '')}; the "
+        f"sizes between have the least mean perplexity with {best(interior, '-start')} before training and with "
+        f"{best(interior, '')} behind it"
+    )
+    columns = ["start", "student, untrained", "student", "between, untrained", "between", "spread"]
+    rows = [
+        [
+            _label(report, arm),
+            *(number(of[name]) for of in (students, interior) for name in (f"{arm}-start", arm)),
+            number(_spread(report, arm)),
+        ]
+        for arm in trained
+    ]
+    return Verdict("finding", finding, columns, rows)
+
+
 def _means(sizes: Sizes) -> list[float]:
     return [size["perplexity"]["mean"] for size in sizes]
 

@@ -8,6 +8,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 _COLORS = ("#1f5a94", "#d98032", "#3a8f5c", "#b23a48", "#7a5ea8", "#8d99ae", "#111111", "#c9a227")
+_LINES = ("-", "--", ":", "-.")
 
 
 def draw_report(report: Mapping[str, Any], path: Path) -> None:
@@ -27,7 +28,7 @@ def draw_report(report: Mapping[str, Any], path: Path) -> None:
             marker="o",
             markersize=4,
             capsize=3,
-            linestyle="none" if arm["only_student"] else "-",
+            linestyle="none" if arm["only_student"] else _LINES[number // len(_COLORS) % len(_LINES)],
             color=_COLORS[number % len(_COLORS)],
             label=arm["label"],
         )
@@ -37,6 +38,6 @@ def draw_report(report: Mapping[str, Any], path: Path) -> None:
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes.set_xlabel("layers")
     axes.set_ylabel(f"perplexity of a token, {report['dataset']}")
-    axes.legend(frameon=False)
+    axes.legend(frameon=False, fontsize="small" if len(report["arms"]) <= len(_COLORS) else "xx-small")
     axes.set_title(f"{report['shows']} ({len(report['seeds'])} seeds)", fontsize=9, wrap=True)
     figure.savefig(path, dpi=120)

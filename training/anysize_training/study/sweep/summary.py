@@ -1,10 +1,11 @@
 """What seeds say together: mean and spread of each size of each arm."""
 
 import statistics
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from itertools import groupby
 
-from anysize_training.study.sweep.runs import Scored
+from anysize_training.study.sweep.runs import Score, Scored
 from anysize_training.study.sweep.sweep import Sweep
 
 
@@ -28,7 +29,16 @@ class Spread:
 
 @dataclass(frozen=True, slots=True)
 class Point:
-    """A size of an arm over its seeds."""
+    """A depth of an arm over its seeds.
+
+    Attributes:
+        variant: the size's id; where seeds kept other layers and so have other sizes of this depth, that is said.
+        layers: the depth.
+        parameters: for inference.
+        seeds: that have a size of this depth.
+        perplexity: of a token.
+        kl: of a token, to the teacher, in nats.
+    """
 
     variant: str
     layers: int
@@ -40,19 +50,22 @@ class Point:
 
 def summarise(sweep: Sweep, scored: Sequence[Scored]) -> dict[str, list[Point]]:
     """The sizes of each arm that has been run, in the order of the sweep, smallest first."""
-    runs = {arm: [one.scores for one in scored if one.arm == arm] for arm in sweep.arms}
-    return {
-        arm: [
-            Point(
-                variant=sizes[0].variant,
-                layers=sizes[0].layers,
-                parameters=sizes[0].parameters,
-                seeds=len(sizes),
-                perplexity=Spread.of([size.perplexity for size in sizes]),
-                kl=Spread.of([size.kl for size in sizes]),
-            )
-            for sizes in zip(*of_seeds, strict=True)
-        ]
-        for arm, of_seeds in runs.items()
-        if of_seeds
-    }
+    runs = {arm: [size for one in scored if one.arm == arm for size in one.scores] for arm in sweep.arms}
+    return {arm: [*_points(sizes)] for arm, sizes in runs.items() if sizes}
+
+
+def _points(sizes: Iterable[Score]) -> Iterable[Point]:
+    def depth(size: Score) -> int:
+        return size.layers
+
+    for layers, group in groupby(sorted(sizes, key=depth), depth):
+        of_seeds = [*group]
+        variants = {size.variant for size in of_seeds}
+        yield Point(
+            variant=variants.pop() if len(variants) == 1 else f"{len(variants)} sizes of this depth",
+            layers=layers,
+            parameters=of_seeds[0].parameters,
+            seeds=len(of_seeds),
+            perplexity=Spread.of([size.perplexity for size in of_seeds]),
+            kl=Spread.of([size.kl for size in of_seeds]),
+        )

@@ -10,6 +10,7 @@ from transformers.pytorch_utils import Conv1D
 
 from anysize.family.architectures import Architecture
 from anysize.family.assembly import config_with_layers, restack, view
+from anysize.family.blocks import BlockMap
 
 Terms = tuple[tuple[int, int], ...]
 
@@ -54,6 +55,25 @@ def sum_of(terms: Iterable[tuple[Terms, int]]) -> Terms:
         for layer, count in inner:
             total[layer] = total.get(layer, 0) + factor * count
     return tuple((layer, count) for layer, count in sorted(total.items()) if count)
+
+
+def merged(first: StackLayer, others: Sequence[StackLayer]) -> StackLayer:
+    """Layers merged into the first by the paper's Equation 4: theta_first + sum_k (theta_k - theta_first).
+
+    Args:
+        first: gives its kind of attention too.
+        others: any number.
+    """
+    return StackLayer(
+        first.base,
+        sum_of([(first.maps, 1 - len(others)), *((layer.maps, 1) for layer in others)]),
+        sum_of([(first.rest, 1 - len(others)), *((layer.rest, 1) for layer in others)]),
+    )
+
+
+def merged_blocks(blocks: BlockMap) -> Stack:
+    """Each block of the teacher merged into its first layer: LaCo as the start of a student."""
+    return tuple(merged(StackLayer.of(block[0]), plain_stack(block[1:])) for block in blocks.blocks)
 
 
 def build(teacher: PreTrainedModel, architecture: Architecture, stack: Sequence[StackLayer]) -> PreTrainedModel:
