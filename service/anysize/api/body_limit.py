@@ -16,6 +16,9 @@ _LINGER_S = 2.0
 class BodyLimit:
     """ASGI middleware that answers 413 once a body is larger than allowed, 408 to a slow and 415 to a compressed one.
 
+    A body with two lengths gets a 400: whoever stands between may have counted by the other one, and taken what one client
+    smuggles behind it for the next client's request.
+
     Args:
         app: the app behind it.
         max_bytes: of one body.
@@ -34,6 +37,10 @@ class BodyLimit:
             return
         headers = Headers(scope=scope)
         too_large = f"the body is larger than the {self._max_bytes} bytes that this service allows"
+        if "content-length" in headers and "transfer-encoding" in headers:
+            message = "a body has one length; send Content-Length or Transfer-Encoding, not both"
+            await _refuse(error_response(scope["path"], 400, "ambiguous_length", message), receive, send)
+            return
         encoding = headers.get("content-encoding", "identity")
         if encoding.strip().lower() != "identity":
             message = "compressed bodies are not read; send the JSON as it is, without Content-Encoding"

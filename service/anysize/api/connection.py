@@ -59,6 +59,16 @@ class Connection(H11Protocol):
         super().shutdown()
         self._watch()
 
+    def send_400_response(self, msg: str) -> None:
+        """Refuse what is no HTTP; whoever still works on what came before it writes into the void."""
+        if self.cycle is not None and not self.cycle.response_complete:
+            self.cycle.disconnected = True
+            self.cycle.message_event.set()
+        if self.conn.our_state in (h11.IDLE, h11.SEND_RESPONSE):
+            super().send_400_response(msg)
+        else:  # in the middle of an answer, or behind it
+            self.transport.close()
+
     def pause_writing(self) -> None:
         """Wait for the client to take what is buffered."""
         super().pause_writing()
