@@ -16,8 +16,8 @@ _LINGER_S = 2.0
 class BodyLimit:
     """ASGI middleware that answers 413 once a body is larger than allowed, 408 to a slow and 415 to a compressed one.
 
-    A body with two lengths gets a 400: whoever stands between may have counted by the other one, and taken what one client
-    smuggles behind it for the next client's request.
+    A body with two lengths gets a 400: whoever stands between may have counted by the other one, and so taken what one
+    client smuggles behind it for the next client's request.
 
     Args:
         app: the app behind it.
