@@ -17,6 +17,7 @@ from starlette.types import Message
 
 from anysize.api.app import create_app
 from anysize.api.state import ServiceState
+from anysize.commands.serve import server_config
 from anysize.settings import Settings
 from anysize.sizing.calibration import Calibration
 
@@ -59,8 +60,7 @@ def serving(
     app = create_app(Settings(**given), family, WatchedModel(family, kv_bytes=kv_bytes), calibration)
     with socket.socket(socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP) as listener:  # as `anysize serve` does
         listener.bind(("127.0.0.1", 0))
-        config = uvicorn.Config(app, log_level="critical", timeout_graceful_shutdown=20)
-        server = uvicorn.Server(config)
+        server = uvicorn.Server(server_config(app, app.state.service.settings, log_level="critical"))
         thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]}, daemon=True)
         thread.start()
         eventually(lambda: server.started)

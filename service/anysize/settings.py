@@ -84,6 +84,10 @@ class Settings(BaseSettings):
     """The most tokens one request may ask for, in all its answers together."""
     max_body_bytes: int = Field(default=2 << 20, ge=1024, le=1 << 30)
     """Of a request's body."""
+    head_timeout_s: float = Field(default=10.0, gt=0, le=3600)
+    """How long the head of a request may take to arrive; then its connection is closed."""
+    body_timeout_s: float = Field(default=30.0, gt=0, le=3600)
+    """How long a request's body may take to arrive; then it gets a 408."""
     write_timeout_s: float = Field(default=30.0, gt=0, le=3600)
     """How long a client that streams may take nothing before its connection is closed."""
     drain_s: float = Field(default=30.0, ge=0, le=3600)

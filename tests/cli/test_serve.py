@@ -1,15 +1,10 @@
 """`python -m anysize serve` as a process: how it starts, and how it stops."""
 
 import asyncio
-import os
 import signal
 import socket
-import subprocess
-import sys
 import time
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +13,7 @@ import pytest
 import torch
 from fakes import CPU
 from models import KV_BYTES, eventually, running
+from served import served
 from serving import LIMIT_S
 from typer.testing import CliRunner
 
@@ -29,39 +25,6 @@ from anysize.family.family import Family
 from anysize.settings import Settings
 
 TOKENS = 100
-
-
-@contextmanager
-def served(
-    folder: Path, *options: str, said: list[str] | None = None
-) -> Iterator[tuple["subprocess.Popen[str]", httpx.Client]]:
-    """A service in a process of its own, on a port that it takes itself; `said` gets what it says until it serves."""
-    command = [sys.executable, "-m", "anysize", "serve", "--family", str(folder), "--port", "0", "--threads", "1"]
-    process = subprocess.Popen([*command, *options], stderr=subprocess.PIPE, text=True, env=os.environ)
-    assert process.stderr is not None
-    try:
-        line = ""
-        while "serving on" not in line:
-            line = process.stderr.readline()
-            if said is not None:
-                said.append(line)
-            assert line, "the service ended before it served"
-        url = line.split("serving on ")[1].split(" ")[0]
-        with httpx.Client(base_url=url, timeout=LIMIT_S, trust_env=False) as client:
-            eventually(lambda: answers(client))
-            yield process, client
-    finally:
-        process.kill()
-        process.wait()
-        process.stderr.close()
-
-
-def answers(client: httpx.Client) -> bool:
-    try:
-        return client.get("/ready").status_code == 200
-    except httpx.TransportError:
-        time.sleep(0.05)
-        return False
 
 
 @pytest.fixture(scope="module")

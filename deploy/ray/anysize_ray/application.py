@@ -70,4 +70,4 @@ def build(fleet: Fleet) -> serve.Application:
         ray_actor_options={"num_cpus": 0},
         max_ongoing_requests=places * fleet.max_replicas,
         **stopping,
-    ).bind(replicas, settings.max_body_bytes)
+    ).bind(replicas, settings.max_body_bytes, settings.body_timeout_s)

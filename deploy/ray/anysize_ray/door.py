@@ -34,14 +34,15 @@ class Door:
     Args:
         replicas: to which.
         max_body_bytes: of a request.
+        body_timeout_s: for it to arrive.
     """
 
-    def __init__(self, replicas: DeploymentHandle, max_body_bytes: int) -> None:
+    def __init__(self, replicas: DeploymentHandle, max_body_bytes: int, body_timeout_s: float) -> None:
         self._answers = replicas.options(method_name="answer", stream=True)
-        self._max_body_bytes = max_body_bytes
+        self._limits = {"max_bytes": max_body_bytes, "timeout_s": body_timeout_s}
 
     def __serve_build_asgi_app__(self) -> Starlette:
-        limit = Middleware(BodyLimit, max_bytes=self._max_body_bytes)  # pyright: ignore[reportArgumentType]
+        limit = Middleware(BodyLimit, **self._limits)  # pyright: ignore[reportArgumentType]
         return Starlette(routes=[Mount("/", app=self._pass_on)], middleware=[limit])
 
     async def _pass_on(self, scope: Scope, receive: Receive, send: Send) -> None:

@@ -99,7 +99,7 @@ def create_app(settings: Settings, family: Family, model: StepModel, calibration
         Grammars(family),
         Access.of(settings),
     )
-    app.add_middleware(BodyLimit, max_bytes=settings.max_body_bytes)
+    app.add_middleware(BodyLimit, max_bytes=settings.max_body_bytes, timeout_s=settings.body_timeout_s)
     app.add_middleware(Observed, metrics=metrics.http, tracing=tracing)
     if settings.origins:  # outermost, so that pages can read errors too
         app.add_middleware(

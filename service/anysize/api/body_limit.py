@@ -1,4 +1,4 @@
-"""A limit on request bodies that holds while they arrive, whatever their headers say."""
+"""Limits on request bodies that hold while they arrive, whatever their headers say."""
 
 import asyncio
 from contextlib import suppress
@@ -14,16 +14,21 @@ _LINGER_S = 2.0
 
 
 class BodyLimit:
-    """ASGI middleware that answers 413 once a body is larger than `max_bytes`, and 415 to a compressed one.
+    """ASGI middleware that answers 413 once a body is larger than allowed, 408 to a slow and 415 to a compressed one.
+
+    A body with two lengths gets a 400: whoever stands between may have counted by the other one, and so taken what one
+    client smuggles behind it for the next client's request.
 
     Args:
         app: the app behind it.
         max_bytes: of one body.
+        timeout_s: for one body to arrive, from when it is first waited for.
     """
 
-    def __init__(self, app: ASGIApp, max_bytes: int) -> None:
+    def __init__(self, app: ASGIApp, max_bytes: int, timeout_s: float) -> None:
         self._app = app
         self._max_bytes = max_bytes
+        self._timeout_s = timeout_s
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one request."""
@@ -32,6 +37,10 @@ class BodyLimit:
             return
         headers = Headers(scope=scope)
         too_large = f"the body is larger than the {self._max_bytes} bytes that this service allows"
+        if "content-length" in headers and "transfer-encoding" in headers:
+            message = "a body has one length; send Content-Length or Transfer-Encoding, not both"
+            await _refuse(error_response(scope["path"], 400, "ambiguous_length", message), receive, send)
+            return
         encoding = headers.get("content-encoding", "identity")
         if encoding.strip().lower() != "identity":
             message = "compressed bodies are not read; send the JSON as it is, without Content-Encoding"
@@ -41,12 +50,23 @@ class BodyLimit:
         if declared.isdigit() and int(declared) > self._max_bytes:
             await _refuse(error_response(scope["path"], 413, "body_too_large", too_large), receive, send)
             return
-        seen = 0
+        seen, is_whole = 0, False
+        end_s: float | None = None
 
         async def counted() -> Message:
-            nonlocal seen
-            message = await receive()
+            nonlocal seen, is_whole, end_s
+            if is_whole:
+                return await receive()
+            if end_s is None:
+                end_s = asyncio.get_running_loop().time() + self._timeout_s
+            try:
+                async with asyncio.timeout_at(end_s):
+                    message = await receive()
+            except TimeoutError as error:
+                late = f"the body did not arrive within the {self._timeout_s:g} s that this service allows"
+                raise HTTPException(408, late, headers={"Connection": "close"}) from error
             seen += len(message.get("body", b""))
+            is_whole = not message.get("more_body", False)
             if seen > self._max_bytes:
                 await _drain(receive)
                 # An HTTPException passes through FastAPI's own reading of the body, any other becomes a 400.

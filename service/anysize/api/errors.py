@@ -30,7 +30,7 @@ from anysize.errors import (
 logger = logging.getLogger(__name__)
 
 _MAX_FIELD = 200
-_HTTP_KINDS = {404: "not_found", 405: "method_not_allowed", 413: "body_too_large"}
+_HTTP_KINDS = {404: "not_found", 405: "method_not_allowed", 408: "body_too_slow", 413: "body_too_large"}
 
 STATUS: dict[type[AnysizeError], tuple[int, str]] = {
     AccessError: (401, "invalid_api_key"),

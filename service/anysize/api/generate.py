@@ -31,6 +31,7 @@ router = APIRouter(route_class=AnswerRoute)
 
 _PATH = "/generate"
 _ERRORS: dict[int | str, dict[str, Any]] = {
+    408: {"model": ErrorOut, "description": "the body did not arrive in time"},
     413: {"model": ErrorOut, "description": "the body is too large"},
     422: {"model": ErrorOut, "description": "the request can never be answered"},
     429: {"model": ErrorOut, "description": "too many requests wait; see Retry-After"},

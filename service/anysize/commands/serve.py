@@ -11,9 +11,11 @@ from typing import NoReturn
 
 import torch
 import uvicorn
+from fastapi import FastAPI
 
 from anysize import console
 from anysize.api.app import create_app
+from anysize.api.connection import connections
 from anysize.commands.logs import announcer
 from anysize.commands.metrics_port import metrics_apart
 from anysize.engine.engine import Engine
@@ -140,23 +142,34 @@ def run_server(settings: Settings, *, say: Callable[[str], None]) -> None:
         warn_of_open_door(settings, say)
         say("making room for keys and values, and starting the engine")
         app = create_app(settings, family, load_model(settings, family, kernels), calibration)
-        config = uvicorn.Config(
-            app,
-            http="h11",  # which bounds a request's head
-            h11_max_incomplete_event_size=_MAX_HEAD_BYTES,
-            ws="none",
-            log_config=None,
-            log_level="warning",
-            access_log=False,
-            # The engine ends its requests at `drain_s`; this bounds whatever else is still open by then.
-            timeout_graceful_shutdown=math.ceil(settings.drain_s) + 1,
-            server_header=False,
-        )
+        config = server_config(app, settings)
         # uvicorn hands a signal on once it has stopped; being asked to stop is no failure.
         signal.signal(signal.SIGTERM, _exit)
         signal.signal(signal.SIGINT, _exit)
         with metrics_apart(settings, app.state.service.metrics.registry, say):
             _Server(config, app.state.service.engine, settings.drain_s, say).run(sockets=[listener])
+
+
+def server_config(app: FastAPI, settings: Settings, *, log_level: str = "warning") -> uvicorn.Config:
+    """How uvicorn serves the app.
+
+    Args:
+        app: what is served.
+        settings: of the service.
+        log_level: of uvicorn's own log.
+    """
+    return uvicorn.Config(
+        app,
+        http=connections(settings),
+        h11_max_incomplete_event_size=_MAX_HEAD_BYTES,
+        ws="none",
+        log_config=None,
+        log_level=log_level,
+        access_log=False,
+        # The engine ends its requests at `drain_s`; this bounds whatever else is still open by then.
+        timeout_graceful_shutdown=math.ceil(settings.drain_s) + 1,
+        server_header=False,
+    )
 
 
 def listening(host: str, port: int) -> socket.socket:

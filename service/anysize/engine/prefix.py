@@ -5,11 +5,10 @@ positions up to that one, the owner of the embedding being that of the first. So
 page of tokens is kept, and sizes share whatever lies below the first position at which they differ. To go on above it a
 size needs the hidden states that enter there: these are kept too, at the positions at which served sizes part.
 
-Knows no tensor but who lies where. A digest is SHA-256, so that no tokens can be made that find those of others.
+Knows no tensor but who lies where. Keys hold no hash of tokens but the tokens themselves, so that none can be made that
+find those of others.
 """
 
-import hashlib
-from array import array
 from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
@@ -17,6 +16,7 @@ from functools import lru_cache
 from anysize.engine.hidden import HiddenStates
 from anysize.engine.pages import PagePool, runs_of
 from anysize.engine.shelf import Kept, Key, Shelf
+from anysize.engine.stretch import Stretch, Stretches
 from anysize.family.blocks import BlockMap
 from anysize.family.variant import Variant
 
@@ -45,7 +45,7 @@ class Lease:
     Attributes:
         variant: of the sequence.
         hit: of its prompt.
-        digests: of its full pages; first those of its prompt, later of its answer.
+        stretches: up to the end of each of its full pages; first those of its prompt, later of its answer.
         token_ids: known or run so far.
         held: keys and values of its pages, in the order in which they are of use.
         held_states: hidden states likewise.
@@ -55,7 +55,7 @@ class Lease:
 
     variant: Variant
     hit: Hit
-    digests: list[bytes]
+    stretches: list[Stretch]
     token_ids: list[int]
     held: list[Kept] = field(default_factory=list)
     held_states: list[Kept] = field(default_factory=list)
@@ -83,6 +83,7 @@ class PrefixCache:
         self._lengths = [len(block) for block in blocks.blocks]
         self._pool = pool
         self._states = states
+        self._stretches = Stretches()
         self._shelf = Shelf()
         self._state_shelf = Shelf()
         self._forks = lru_cache(maxsize=_REMEMBERED_VARIANTS)(lambda variant: forks(variant, sizes) if states else ())
@@ -99,16 +100,16 @@ class PrefixCache:
 
     def lease(self, variant: Variant, prompt_ids: Sequence[int]) -> Lease:
         """Hold what is known of a prompt; all but its last token at most, whose logits are wanted."""
-        digests = [*chain(prompt_ids, self._pool.page_tokens)]
-        hit = self._find(variant, digests, full=(len(prompt_ids) - 1) // self._pool.page_tokens)
-        lease = Lease(variant, hit, digests, list(prompt_ids[: hit.whole * self._pool.page_tokens]))
+        stretches = [*self._stretches.of(prompt_ids, self._pool.page_tokens)]
+        hit = self._find(variant, stretches, full=(len(prompt_ids) - 1) // self._pool.page_tokens)
+        lease = Lease(variant, hit, stretches, list(prompt_ids[: hit.whole * self._pool.page_tokens]))
         choice = variant.choice
         for page in range(hit.whole + hit.resumed):
             top = len(choice) if page < hit.whole else hit.entry
-            lease.held += [self._shelf.hold(Key(digests[page], choice[: position + 1])) for position in range(top)]
+            lease.held += [self._shelf.hold(Key(stretches[page], choice[: position + 1])) for position in range(top)]
         if hit.resumed:
-            resumed = digests[hit.whole : hit.whole + hit.resumed]
-            lease.held_states = [self._state_shelf.hold(Key(digest, choice[: hit.entry])) for digest in resumed]
+            resumed = stretches[hit.whole : hit.whole + hit.resumed]
+            lease.held_states = [self._state_shelf.hold(Key(stretch, choice[: hit.entry])) for stretch in resumed]
         return lease
 
     def known_pages(self, lease: Lease) -> list[list[int]]:
@@ -137,7 +138,9 @@ class PrefixCache:
             lease.state_pages[hit.entry][hit.whole + number] = kept.pages[0]
         for page in range(hit.whole, pages):
             for position, states in lease.state_pages.items():
-                is_kept = page < len(lease.digests) and Key(lease.digests[page], choice[:position]) in self._state_shelf
+                is_kept = (
+                    page < len(lease.stretches) and Key(lease.stretches[page], choice[:position]) in self._state_shelf
+                )
                 if is_kept or position <= lease.entry(page):
                     continue
                 if (taken := self._take_state_page()) is None:
@@ -157,11 +160,11 @@ class PrefixCache:
         full = len(lease.token_ids) // page_tokens
         lease.token_ids += token_ids
         for page in range(full, len(lease.token_ids) // page_tokens):
-            before = lease.digests[page - 1] if page else b""
-            digest = _link(before, lease.token_ids[page * page_tokens : (page + 1) * page_tokens])
-            if page == len(lease.digests):
-                lease.digests.append(digest)
-            assert lease.digests[page] == digest, "other tokens were run than those that were announced"
+            before = lease.stretches[page - 1] if page else None
+            stretch = self._stretches.after(before, lease.token_ids[page * page_tokens : (page + 1) * page_tokens])
+            if page == len(lease.stretches):
+                lease.stretches.append(stretch)
+            assert lease.stretches[page] is stretch, "other tokens were run than those that were announced"
             self._keep(lease, page, pages_at(page))
 
     def give_up(self, lease: Lease) -> None:
@@ -173,16 +176,16 @@ class PrefixCache:
         if self._states is not None:
             self._states.free += lease.own_state_pages
 
-    def _find(self, variant: Variant, digests: Sequence[bytes], *, full: int) -> Hit:
+    def _find(self, variant: Variant, stretches: Sequence[Stretch], *, full: int) -> Hit:
         """How far a prompt is known, if at most `full` pages of it may be known at every position."""
         choice = variant.choice
-        depths = [*self._depths(choice, digests)]
+        depths = [*self._depths(choice, stretches)]
         whole = next((page for page, depth in enumerate(depths[:full]) if depth < len(choice)), min(full, len(depths)))
         best, saved = Hit(whole), 0
         for entry in self._forks(variant):
             resumed = 0
-            for depth, digest in zip(depths[whole:], digests[whole:], strict=False):
-                if depth < entry or Key(digest, choice[:entry]) not in self._state_shelf:
+            for depth, stretch in zip(depths[whole:], stretches[whole:], strict=False):
+                if depth < entry or Key(stretch, choice[:entry]) not in self._state_shelf:
                     break
                 resumed += 1
             layers = sum(self._widths(variant)[:entry])
@@ -190,25 +193,25 @@ class PrefixCache:
                 best, saved = Hit(whole, resumed, entry), resumed * layers
         return best
 
-    def _depths(self, choice: tuple[bool, ...], digests: Sequence[bytes]) -> Iterator[int]:
+    def _depths(self, choice: tuple[bool, ...], stretches: Sequence[Stretch]) -> Iterator[int]:
         """For each page, up to the first that is not known at all, below which position it is known."""
         ways = [choice[: position + 1] for position in range(len(choice))]
-        for digest in digests:
-            depth = next((top for top, way in enumerate(ways) if Key(digest, way) not in self._shelf), len(choice))
+        for stretch in stretches:
+            depth = next((top for top, way in enumerate(ways) if Key(stretch, way) not in self._shelf), len(choice))
             if not depth:
                 return
             yield depth
 
     def _keep(self, lease: Lease, page: int, pages_K: Sequence[int]) -> None:
-        digest, choice, entry = lease.digests[page], lease.variant.choice, lease.entry(page)
+        stretch, choice, entry = lease.stretches[page], lease.variant.choice, lease.entry(page)
         place = 0
         for position, width in enumerate(self._widths(lease.variant)):
-            key = Key(digest, choice[: position + 1])
+            key = Key(stretch, choice[: position + 1])
             if position >= entry and key not in self._shelf:
                 lease.held.append(self._shelf.add(key, tuple(pages_K[place : place + width])))
             place += width
         for position, pages in lease.state_pages.items():
-            key = Key(digest, choice[:position])
+            key = Key(stretch, choice[:position])
             if page < len(pages) and pages[page] in lease.own_state_pages and key not in self._state_shelf:
                 lease.own_state_pages.remove(pages[page])
                 lease.held_states.append(self._state_shelf.add(key, (pages[page],)))
@@ -233,15 +236,3 @@ def forks(variant: Variant, sizes: Collection[Variant]) -> tuple[int, ...]:
         if size != variant
     }
     return tuple(sorted(found - {0}))
-
-
-def chain(token_ids: Sequence[int], page_tokens: int) -> Iterator[bytes]:
-    """A digest for each full page of tokens, which any change of a token in it or before it makes another."""
-    digest = b""
-    for stop in range(page_tokens, len(token_ids) + 1, page_tokens):
-        digest = _link(digest, token_ids[stop - page_tokens : stop])
-        yield digest
-
-
-def _link(before: bytes, token_ids: Sequence[int]) -> bytes:
-    return hashlib.sha256(before + array("q", token_ids).tobytes()).digest()

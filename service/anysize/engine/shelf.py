@@ -4,16 +4,18 @@ from collections import OrderedDict
 from dataclasses import dataclass
 from typing import NamedTuple
 
+from anysize.engine.stretch import Stretch
+
 
 class Key(NamedTuple):
     """Which tokens, on which way.
 
     Attributes:
-        digest: of a full page of tokens and of all tokens before it.
+        stretch: a full page of tokens and all tokens before it.
         choices: of the positions that they have gone through.
     """
 
-    digest: bytes
+    stretch: Stretch
     choices: tuple[bool, ...]
 
 

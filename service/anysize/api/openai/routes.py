@@ -8,6 +8,7 @@ EVENTS = {"description": "the answer", "content": {"text/event-stream": {"schema
 ERRORS: dict[int | str, dict[str, Any]] = {
     400: {"model": OpenAIErrorOut, "description": "the request can never be answered"},
     404: {"model": OpenAIErrorOut, "description": "no such model"},
+    408: {"model": OpenAIErrorOut, "description": "the body did not arrive in time"},
     413: {"model": OpenAIErrorOut, "description": "the body is too large"},
     415: {"model": OpenAIErrorOut, "description": "the body is compressed"},
     429: {"model": OpenAIErrorOut, "description": "too many requests wait; see Retry-After"},

@@ -6,7 +6,9 @@ import shlex
 import shutil
 import subprocess
 import tempfile
+import time
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
 import torch
@@ -17,6 +19,9 @@ from anysize.family.fetch import cache_folder
 _SOURCE = Path(__file__).with_name("kernels.cpp")
 _OPTIONS = ("-std=c++17", "-O3", "-march=native", "-fPIC")
 _LIMIT_S = 300
+_UNFINISHED = ".kernels."
+# Nothing that is still being compiled is as old.
+_ABANDONED_S = 4 * _LIMIT_S
 
 
 def build(say: Callable[[str], None]) -> Path:
@@ -30,6 +35,7 @@ def build(say: Callable[[str], None]) -> Path:
     """
     compiler = _compiler()
     library = cache_folder() / "kernels" / f"kernels-{_fingerprint(compiler)}.so"
+    _clear_abandoned(library.parent)
     if not library.exists():
         say(f"compiling kernels for this machine with {compiler[0]}, once")
         try:
@@ -55,11 +61,19 @@ def _compiler() -> list[str]:
 
 def _compile(compiler: list[str], library: Path) -> None:
     library.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=library.parent) as folder:
+    with tempfile.TemporaryDirectory(prefix=_UNFINISHED, dir=library.parent) as folder:
         built = Path(folder) / "kernels.so"
         _run([*compiler, *_OPTIONS, "-fopenmp", "-c", str(_SOURCE), "-o", f"{built}.o"])
         _run([*compiler, "-shared", f"{built}.o", "-o", str(built), *_openmp()])
         built.replace(library)
+
+
+def _clear_abandoned(folder: Path) -> None:
+    """Remove what processes have left that were killed while they compiled."""
+    for left in folder.glob(f"{_UNFINISHED}*"):
+        with suppress(OSError):
+            if time.time() - left.stat().st_mtime > _ABANDONED_S:
+                shutil.rmtree(left)
 
 
 def _fingerprint(compiler: list[str]) -> str:
