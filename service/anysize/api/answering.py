@@ -131,7 +131,7 @@ async def completed(service: ServiceState, http: Request, prepared: Sequence[Pre
     cancelled = prepared[0].request.cancelled
 
     def ended(future: "Future[Completion]") -> None:
-        if future.exception() is not None:
+        if future.cancelled() or future.exception() is not None:
             cancelled.set()
 
     try:
