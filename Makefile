@@ -30,10 +30,12 @@ test-nightly: $(VENV)/.dev
 	@$(BIN)/anysize fetch
 	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m nightly
 
-.PHONY: audit  ## Look for known holes in what is pinned, and for dangerous calls in the code.
+.PHONY: audit  ## Look for known holes in what is pinned and dangerous calls in the code; list the parts (build/sbom.json).
 audit: $(VENV)/.dev $(VENV)-audit/.done
 	@$(VENV)-audit/bin/bandit --quiet --recursive --severity-level medium --configfile pyproject.toml service training
 	@$(VENV)-audit/bin/pip-audit --requirement deploy/constraints.txt --no-deps --disable-pip --strict --progress-spinner off
+	@mkdir -p build
+	@$(VENV)-audit/bin/cyclonedx-py requirements deploy/constraints.txt --pyproject pyproject.toml --output-reproducible --output-file build/sbom.json
 
 .PHONY: check  ## Format, lint, types and import rules.
 check: $(VENV)/.dev
@@ -74,7 +76,7 @@ $(VENV)/.venv:
 # Apart, so that the tools' own packages are not among those that are looked at.
 $(VENV)-audit/.done: pyproject.toml
 	@$(PYTHON) -m venv $(VENV)-audit
-	@$(VENV)-audit/bin/python -m pip --disable-pip-version-check --quiet install 'bandit>=1.8' 'pip-audit>=2.9'
+	@$(VENV)-audit/bin/python -m pip --disable-pip-version-check --quiet install 'bandit>=1.8' 'cyclonedx-bom>=7.0' 'pip-audit>=2.9'
 	@touch $@
 
 $(VENV)/.service: $(VENV)/.venv $(SETUP)

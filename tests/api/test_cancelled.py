@@ -169,7 +169,7 @@ async def cancel_everywhere(repeats: int, model: HashModel, seen: set[Place]) ->
     service.engine.start()
     try:
         for case in CASES.values():
-            number, waits = 0, 1
+            number, waits, places = 0, 1, []
             while number <= waits:  # 0 cancels nowhere, and so finds out how often it waits
                 for _ in range(repeats if number else 1):
                     fail_if(case[3], model)

@@ -49,23 +49,25 @@ def finished(service: RunningService, reason: str) -> float:
     return registry.get_sample_value("anysize_request_success_total", labels) or 0.0
 
 
+@pytest.mark.parametrize("times", [1, pytest.param(50, marks=pytest.mark.fault)])
 def test_a_client_that_leaves_in_mid_answer_stops_its_generation(
-    service: RunningService, submitted: list[GenerationRequest]
+    service: RunningService, submitted: list[GenerationRequest], times: int
 ):
-    gate = held_up(service)
-    with service.raw() as connection:
-        connection.sendall(ASK)
-        for _ in range(4):
+    for number in range(times):
+        gate = held_up(service)
+        with service.raw() as connection:
+            connection.sendall(ASK)
+            for _ in range(4):
+                gate.wait()
+                gate.let()
             gate.wait()
-            gate.let()
-        gate.wait()
-    # Steps go on one by one until the service has seen it; then there is at most the one that had begun.
-    eventually(submitted[0].cancelled.is_set)
-    steps = service.family.steps
-    gate.open()
-    eventually(lambda: idle(service))
-    assert service.family.steps - steps <= 2
-    eventually(lambda: finished(service, "cancelled") == 1)
+        # Steps go on one by one until the service has seen it; then there is at most the one that had begun.
+        eventually(submitted[number].cancelled.is_set)
+        steps = service.family.steps
+        gate.open()
+        eventually(lambda: idle(service))
+        assert service.family.steps - steps <= 2
+        eventually(lambda number=number: finished(service, "cancelled") == number + 1)
     assert service.generate(prompt="next", max_tokens=2).status_code == 200
 
 

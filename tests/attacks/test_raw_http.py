@@ -4,7 +4,7 @@ import traceback
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
-from typing import Any
+from typing import Any, NoReturn
 
 import httpx
 import pytest
@@ -59,7 +59,7 @@ def try_one(service: RunningService, client: httpx.Client, seed: int) -> None:
 def try_many(service: RunningService, seeds: range) -> None:
     unkept = httpx.Limits(max_keepalive_connections=0)  # a kept one may end as it is used
     client = httpx.Client(base_url=service.url, timeout=LIMIT_S, trust_env=False, limits=unkept)
-    with ThreadPoolExecutor(_CLIENTS) as pool, client:
+    with client, ThreadPoolExecutor(_CLIENTS) as pool:  # closed once nobody uses it
         for _ in pool.map(partial(try_one, service, client), seeds):
             pass
     eventually(lambda: service.state.engine.state().running + service.state.engine.state().waiting == 0)
@@ -77,7 +77,7 @@ def test_what_is_hardly_http_is_refused_and_the_service_lives(
     assert not caplog.records, "a stranger can fill the log"
 
 
-def fail(*_: object) -> None:
+def fail(*_: object) -> NoReturn:
     raise RuntimeError("planted")
 
 

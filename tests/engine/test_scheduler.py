@@ -334,8 +334,10 @@ class SchedulerMachine(RuleBasedStateMachine):
         assert self.pool.free == len(self.pool.owners)
 
 
-@pytest.mark.timeout(1500)
-@pytest.mark.parametrize("examples", [60, pytest.param(500, marks=pytest.mark.fault)])
+@pytest.mark.timeout(7200)
+@pytest.mark.parametrize(
+    "examples", [60, pytest.param(500, marks=pytest.mark.fault), pytest.param(10_000, marks=pytest.mark.nightly)]
+)
 def test_any_order_of_events_keeps_every_promise(examples: int):
     run_state_machine_as_test(SchedulerMachine, settings=settings(max_examples=examples, stateful_step_count=50))
 
