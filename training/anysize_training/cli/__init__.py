@@ -4,7 +4,7 @@ import typer
 
 from anysize_training.cli.comparing import analyse, baseline
 from anysize_training.cli.making import bench, distill, init, plan, untrained
-from anysize_training.cli.studying import evaluate, ladder, order, patch
+from anysize_training.cli.studying import evaluate, ladder, order, patch, patch_images
 from anysize_training.cli.sweeping import report, sweep
 
 app = typer.Typer(
@@ -21,6 +21,7 @@ for command in (
     distill,
     evaluate,
     patch,
+    patch_images,
     baseline,
     analyse,
     ladder,

@@ -1,4 +1,4 @@
-"""Commands that measure families and choose their sizes: `evaluate`, `patch`, `ladder`, `order`."""
+"""Commands that measure families and choose their sizes: `evaluate`, `patch`, `patch-images`, `ladder`, `order`."""
 
 from pathlib import Path
 from typing import Annotated
@@ -136,6 +136,42 @@ def patch(
             pruned=pruned,
             out=out,
             plot=plot,
+            as_json=as_json,
+        )
+
+
+def patch_images(
+    teacher: Annotated[str, typer.Argument(help="A ViT's checkpoint folder, or a hub model's name.")],
+    student: Annotated[str, typer.Argument(help="Likewise; distilled from the teacher by others.")],
+    images: Annotated[
+        Path,
+        typer.Argument(help="A folder with one folder a class, named like its label.", exists=True, file_okay=False),
+    ],
+    kept: Annotated[str, typer.Option(help="The teacher layers that the student's were copied from.")] = _DISTILLED,
+    patch_order: Annotated[OrderName, typer.Option(help="Which positions are patched first.")] = "last_to_first",
+    max_images: Annotated[int, typer.Option(min=1, max=100_000, help="Read at most this many.")] = 1000,
+    batch: Annotated[int, typer.Option(min=1, max=4096, help="Images at once.")] = 32,
+    pruned: Annotated[bool, typer.Option("--pruned", help="Also score the teacher pruned to each size.")] = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Patch an image classifier (ViT) that others distilled with its teacher, and measure every size.
+
+    By cross entropy and accuracy on labelled images, and by how often a size says what the teacher says.
+
+    Examples: `anysize-train patch-images runs/vit-12 runs/vit-6 photos --kept 0,2,4,6,8,10 --pruned`
+    """
+    from anysize_training.commands.patch_images import patch_images as measure
+
+    with errors_for_people():
+        measure(
+            teacher,
+            student,
+            images,
+            kept=kept,
+            patch_order=patch_order,
+            most=max_images,
+            batch=batch,
+            pruned=pruned,
             as_json=as_json,
         )
 

@@ -50,7 +50,7 @@ def patch_pair(
     """
     if plot is not None:
         check_picture(plot)
-    pair = load_pair(teacher, student, _layers(kept), device=resolve_device("auto"), say=say, fit=fit)
+    pair = load_pair(teacher, student, kept_layers(kept), device=resolve_device("auto"), say=say, fit=fit)
     record = Record(pair.name, pair.fingerprint, out)
     windows = text.windows(pair.tokenizer)
     measured = {"patched": _measure(pair, windows, record, patch_order, "patched")}
@@ -86,6 +86,18 @@ def patch_pair(
     terminal.print(table)
 
 
+def kept_layers(text: str) -> list[int]:
+    """The layers that `--kept` names.
+
+    Raises:
+        SettingsError: it names none.
+    """
+    try:
+        return [int(word) for word in text.split(",")]
+    except ValueError:
+        raise SettingsError(f"--kept {text}: name teacher layers with commas between, such as 0,2,4,7,9,11") from None
+
+
 def _measure(pair: Pair, windows: Windows, record: Record, order: OrderName, which: str) -> list[Measured]:
     made: list[Score] = []
 
@@ -111,10 +123,3 @@ def _measure(pair: Pair, windows: Windows, record: Record, order: OrderName, whi
         }
         rows.append(size | record.measured(pair.measure, conditions, variant.id, make))
     return rows
-
-
-def _layers(text: str) -> list[int]:
-    try:
-        return [int(word) for word in text.split(",")]
-    except ValueError:
-        raise SettingsError(f"--kept {text}: name teacher layers with commas between, such as 0,2,4,7,9,11") from None

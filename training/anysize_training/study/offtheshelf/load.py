@@ -3,11 +3,17 @@
 import re
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from safetensors import SafetensorError
-from transformers import BertForMaskedLM, DistilBertForMaskedLM, PreTrainedConfig
+from transformers import (
+    BertForMaskedLM,
+    DistilBertForMaskedLM,
+    PreTrainedConfig,
+    ViTForImageClassification,
+)
+from transformers.models.vit.image_processing_pil_vit import ViTImageProcessorPil
 from transformers.utils import logging as transformers_logging
 
 from anysize.errors import AnysizeError, ArtifactError, FetchError, SettingsError
@@ -30,6 +36,7 @@ from anysize_training.study.offtheshelf.masked import MaskedPair, as_bert
 from anysize_training.study.offtheshelf.pair import Pair
 from anysize_training.study.offtheshelf.seams import Side, fit_seams
 from anysize_training.study.offtheshelf.stitched import StitchedPair
+from anysize_training.study.offtheshelf.vision import VisionPair
 from anysize_training.study.texts import Text
 
 _MASKED = {"bert": BertForMaskedLM, "distilbert": DistilBertForMaskedLM}
@@ -51,6 +58,8 @@ _SHARED = (
     "use_parallel_residual",
     "position_embedding_type",
 )
+_SHARED_BY_CLASSIFIERS = (*_SHARED, "image_size", "patch_size", "num_channels", "id2label")
+_Model = TypeVar("_Model", BertForMaskedLM, DistilBertForMaskedLM, ViTForImageClassification)
 _HUB_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*(/[A-Za-z0-9][A-Za-z0-9._-]*)?")
 
 
@@ -82,6 +91,24 @@ def load_pair(
         return _stitched_pair(*folders, kept, device, " and ".join(names), fit)
     load = _masked_pair if kinds[0] in _MASKED else _causal_pair
     return load(*folders, kept, device, " and ".join(names))
+
+
+def load_vision_pair(teacher: str, student: str, kept: Sequence[int], *, device: torch.device, say: Say) -> VisionPair:
+    """Load two ViT image classifiers, in float32. See `load_pair`."""
+    folders = _folder("teacher", teacher, say), _folder("student", student, say)
+    for folder in folders:
+        if read_json(folder / "config.json").get("model_type") != "vit":
+            raise ArtifactError(folder / "config.json", "is of no ViT; `patch` is for language models")
+    name = " and ".join(_name(named) for named in (student, teacher))
+    say(f"loading {name}")
+    larger, smaller = (_loaded(ViTForImageClassification, folder, device) for folder in folders)
+    blocks = _blocks(kept, larger.config, smaller.config)
+    _check_pair(folders[1], larger.config, smaller.config, _SHARED_BY_CLASSIFIERS)
+    try:
+        processor = ViTImageProcessorPil.from_pretrained(folders[0], local_files_only=True)
+    except (OSError, ValueError) as error:
+        raise ArtifactError(folders[0] / "preprocessor_config.json", f"cannot be read: {error}") from error
+    return VisionPair(name, larger, smaller, blocks, processor, _fingerprint([_hashes(one) for one in folders], blocks))
 
 
 def _causal_pair(teacher: Path, student: Path, kept: Sequence[int], device: torch.device, name: str) -> Pair:
@@ -121,31 +148,37 @@ def _masked_pair(teacher: Path, student: Path, kept: Sequence[int], device: torc
     larger, smaller = _load_masked(teacher, device), _load_masked(student, device)
     blocks = _blocks(kept, larger.config, smaller.config)
     _check_pair(student, larger.config, smaller.config)
-    prints = ["-".join(sha256_of(path) for path in weight_files(folder)) for folder in (teacher, student)]
-    return MaskedPair(name, larger, smaller, blocks, load_tokenizer(teacher), _fingerprint(prints, blocks))
+    prints = _fingerprint([_hashes(folder) for folder in (teacher, student)], blocks)
+    return MaskedPair(name, larger, smaller, blocks, load_tokenizer(teacher), prints)
 
 
 def _load_masked(folder: Path, device: torch.device) -> BertForMaskedLM:
     kind = _MASKED.get(_model_type(folder))
     if kind is None:
         raise ArtifactError(folder / "config.json", "is of no BERT or DistilBERT, as the teacher is")
+    model = _loaded(kind, folder, device)
+    return as_bert(model) if isinstance(model, DistilBertForMaskedLM) else model
+
+
+def _loaded(kind: type[_Model], folder: Path, device: torch.device) -> _Model:
+    """A checkpoint that has all that its kind needs; what else it has is left out."""
     for path in weight_files(folder):
         if not path.is_file():
             raise ArtifactError(path, "is missing: weights must be safetensors")
     verbosity = transformers_logging.get_verbosity()
     transformers_logging.set_verbosity_error()  # it lists the pooler, which masked models leave out
     try:
-        model, found = kind.from_pretrained(
+        loaded: Any = kind.from_pretrained(
             folder, dtype=torch.float32, use_safetensors=True, local_files_only=True, output_loading_info=True
         )
     except (OSError, ValueError, RuntimeError, SafetensorError) as error:
         raise ArtifactError(folder, f"cannot be loaded: {error}") from error
     finally:
         transformers_logging.set_verbosity(verbosity)
+    model, found = loaded
     if found["missing_keys"]:
-        raise ArtifactError(folder, f"has no head for masked tokens: {min(found['missing_keys'])!r} is missing")
-    model.to(device=device)
-    return as_bert(model) if isinstance(model, DistilBertForMaskedLM) else model.eval().requires_grad_(False)
+        raise ArtifactError(folder, f"is no whole {kind.__name__}: {min(found['missing_keys'])!r} is missing")
+    return model.to(device=device).eval().requires_grad_(False)
 
 
 def _folder(role: str, named: str, say: Say) -> Path:
@@ -182,8 +215,10 @@ def _blocks(kept: Sequence[int], teacher: PreTrainedConfig, student: PreTrainedC
     return blocks
 
 
-def _check_pair(where: Path, teacher: PreTrainedConfig, student: PreTrainedConfig) -> None:
-    for field in _SHARED:
+def _check_pair(
+    where: Path, teacher: PreTrainedConfig, student: PreTrainedConfig, shared: Sequence[str] = _SHARED
+) -> None:
+    for field in shared:
         ours: Any = getattr(student, field, None)
         theirs: Any = getattr(teacher, field, None)
         if ours != theirs:
@@ -196,6 +231,10 @@ def _check_pair(where: Path, teacher: PreTrainedConfig, student: PreTrainedConfi
 
 def _fingerprint(prints: Sequence[str], blocks: BlockMap) -> dict[str, str]:
     return {"teacher": prints[0], "student": prints[1], "kept": ",".join(map(str, blocks.kept))}
+
+
+def _hashes(folder: Path) -> str:
+    return "-".join(sha256_of(path) for path in weight_files(folder))
 
 
 def _name(named: str) -> str:
