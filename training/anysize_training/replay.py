@@ -68,8 +68,14 @@ class Replay:
     @torch.inference_mode()
     def log_probabilities(self, hidden_NLD: Tensor) -> Tensor:
         """What final norm and LM head make of hidden states, `[N, L, V]`."""
-        normed = self._architecture.norm_of(self._model)(hidden_NLD)
-        return F.log_softmax(self._architecture.head_of(self._model)(normed).float(), dim=-1)
+        return log_probabilities(self._architecture, self._model, hidden_NLD)
+
+
+@torch.inference_mode()
+def log_probabilities(architecture: Architecture, model: PreTrainedModel, hidden_NLD: Tensor) -> Tensor:
+    """What a model's final norm and LM head make of hidden states, `[N, L, V]`."""
+    normed = architecture.norm_of(model)(hidden_NLD)
+    return F.log_softmax(architecture.head_of(model)(normed).float(), dim=-1)
 
 
 def mean_kl(teacher_NLV: Tensor, ours_NLV: Tensor) -> float:

@@ -15,7 +15,7 @@ from anysize.family.blocks import BlockMap
 Terms = tuple[tuple[int, int], ...]
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, order=True)
 class StackLayer:
     """One layer, whose tensors are sums of teacher tensors of the same name.
 

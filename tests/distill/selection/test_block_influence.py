@@ -9,13 +9,14 @@ from layer_measures import block_maps, states, with_idle_layers
 
 from anysize.family.architectures import architecture_of
 from anysize_training.distill.selection.block_influence import block_influence, select_by_influence
+from anysize_training.trail import Trail
 
 
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
 def test_influence_is_one_less_the_mean_cosine_of_input_and_output(architecture: str) -> None:
     model = tiny_model(tiny_config(architecture, 5), 0)
     ids = torch.randint(3, 250, (6, 12), generator=torch.Generator().manual_seed(1))
-    found = block_influence(architecture_of(model.config, "tiny"), model, ids)
+    found = block_influence(Trail(architecture_of(model.config, "tiny"), ids), model)
     stream = [state.double() for state in states(model, ids)]
     for layer in range(5):
         before, after = stream[layer].flatten(0, 1), stream[layer + 1].flatten(0, 1)
@@ -25,7 +26,7 @@ def test_influence_is_one_less_the_mean_cosine_of_input_and_output(architecture:
 
 def test_layers_that_do_nothing_go_first() -> None:
     model = with_idle_layers(2, 4)
-    influence = block_influence(architecture_of(model.config, "tiny"), model, torch.randint(3, 250, (2, 12)))
+    influence = block_influence(Trail(architecture_of(model.config, "tiny"), torch.randint(3, 250, (2, 12))), model)
     assert influence[[2, 4]].tolist() == pytest.approx([0, 0], abs=1e-6)
     assert select_by_influence(influence, 4, longest_block=6).blocks.kept == (0, 1, 3, 5)
 

@@ -19,13 +19,14 @@ from anysize.family.blocks import BlockMap
 from anysize.family.manifest import read_manifest
 from anysize.family.variant import Variant
 from anysize_training.cli import app
-from anysize_training.study.evaluate import Evaluator, Quality
+from anysize_training.study.evaluate import Evaluator
 from anysize_training.study.order.contender import mean_over_depths
 from anysize_training.study.order.cosine import cosine_order, cosine_similarities
 from anysize_training.study.order.exact import exact
 from anysize_training.study.order.kl_greedy import kl_greedy
 from anysize_training.study.order.scores import Scores
 from anysize_training.study.patchwork import Patchwork
+from anysize_training.study.quality import Quality
 from anysize_training.study.texts import Windows
 
 BLOCKS = BlockMap((0, 1, 3, 6, 7), 11)

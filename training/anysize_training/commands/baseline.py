@@ -30,9 +30,9 @@ from anysize_training.distill.teacher import find_teacher
 from anysize_training.stack import build
 from anysize_training.study.baselines.baseline import Baseline, baselines_of
 from anysize_training.study.baselines.method import Method
-from anysize_training.study.baselines.quality import ModelEvaluator
 from anysize_training.study.baselines.rows import baseline_rows, family_rows
 from anysize_training.study.baselines.subject import Subject
+from anysize_training.study.evaluate import Evaluator
 from anysize_training.study.texts import Text
 
 _NEEDS_NO_TEXT: tuple[Method, ...] = ("naive", "untrained")
@@ -94,7 +94,7 @@ def make_baselines(
         say(f"{method}: {', '.join(str(len(one.stack)) if one.stack else 'none' for one in found)} layers")
         baselines += found
     scored = evaluation.windows(subject.tokenizer) if evaluation else None
-    evaluator = ModelEvaluator(subject.bank, scored) if scored else None
+    evaluator = Evaluator(subject.bank, scored) if scored else None
     rows = [*family_rows(subject, evaluator), *baseline_rows(subject, baselines, evaluator)]
     if save is not None:
         _save(subject, baselines, save)

@@ -16,13 +16,14 @@ from anysize_training.commands.family import load_family
 from anysize_training.commands.invocation import command_line
 from anysize_training.commands.picture import check_picture
 from anysize_training.commands.report_file import check_report_file, write_report
-from anysize_training.study.evaluate import Evaluator, Quality
+from anysize_training.study.evaluate import Evaluator
 from anysize_training.study.measure import amend_ladder
 from anysize_training.study.order.contender import Contender, Means, best_subsets, contend
 from anysize_training.study.order.exact import check_positions
 from anysize_training.study.order.method import Method
 from anysize_training.study.order.scores import Scores
 from anysize_training.study.patchwork import Patchwork
+from anysize_training.study.quality import Quality
 from anysize_training.study.texts import Text, Windows
 
 _PRESENT = "present"

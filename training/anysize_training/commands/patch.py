@@ -11,9 +11,9 @@ from anysize.errors import SettingsError
 from anysize.family.order import OrderName, nested_ladder
 from anysize.settings import resolve_device
 from anysize_training.commands.picture import check_picture
-from anysize_training.study.evaluate import Quality
 from anysize_training.study.offtheshelf.load import load_pair
 from anysize_training.study.offtheshelf.pair import Pair, Score
+from anysize_training.study.quality import Quality
 from anysize_training.study.record import Measured, Record
 from anysize_training.study.texts import Text, Windows
 

@@ -7,8 +7,9 @@ from typing import Any
 from tqdm import tqdm
 
 from anysize.family.family import Family, Size
-from anysize_training.study.evaluate import Evaluator, Quality
+from anysize_training.study.evaluate import Evaluator, by_beginning
 from anysize_training.study.measure import int8_evaluator, untrained_quality
+from anysize_training.study.quality import Quality
 from anysize_training.study.record import Measured, Record
 from anysize_training.study.rolling import Rolled, RollingQuality, rolling_quality
 from anysize_training.study.tasks import Task, TaskResult
@@ -32,19 +33,24 @@ class Evaluation:
         self.family = family
         self.sizes = sizes
         self._record = record
+        self._scorer: tuple[Windows, Evaluator] | None = None
 
     def qualities(self, windows: Windows) -> dict[str, Quality]:
         """Perplexity and KL divergence of each size, by id."""
-        return self._qualities("perplexity", windows, lambda: Evaluator(self.family.bank, windows))
+        return self._qualities("perplexity", windows, self._evaluator)
 
     def int8_qualities(self, windows: Windows) -> dict[str, Quality]:
         """The same with rounded weights. The family's own weights are rounded for good, unless all is known."""
-        return self._qualities("perplexity of int8", windows, lambda: int8_evaluator(self.family, windows))
+        self._scorer = None
+        return self._qualities("perplexity of int8", windows, lambda windows: int8_evaluator(self.family, windows))
 
     def untrained(self, windows: Windows) -> Quality:
         """The quality of the student before training."""
         kept = self._record.measured(
-            "perplexity", _made_of(windows), "untrained", lambda: asdict(untrained_quality(self.family, windows))
+            "perplexity",
+            _made_of(windows),
+            "untrained",
+            lambda: asdict(untrained_quality(self.family, self._evaluator(windows))),
         )
         return Quality(**kept)
 
@@ -74,22 +80,30 @@ class Evaluation:
         made_of = {**task.made_of, "context": context}
         return {name: TaskResult(**kept) for name, kept in self._each(f"task {task.name}", made_of, make).items()}
 
-    def _qualities(self, measure: str, windows: Windows, evaluator: Callable[[], Evaluator]) -> dict[str, Quality]:
+    def _evaluator(self, windows: Windows) -> Evaluator:
+        if self._scorer is None or self._scorer[0] is not windows:
+            self._scorer = windows, Evaluator(self.family.bank, windows)
+        return self._scorer[1]
+
+    def _qualities(
+        self, measure: str, windows: Windows, evaluator: Callable[[Windows], Evaluator]
+    ) -> dict[str, Quality]:
         made: list[Evaluator] = []
 
         def make(size: Size) -> Measured:
             # What the teacher says of the text is computed first, but not where everything is known already.
             if not made:
-                made.append(evaluator())
+                made.append(evaluator(windows))
             return asdict(made[0].quality(size.variant))
 
         return {name: Quality(**kept) for name, kept in self._each(measure, _made_of(windows), make).items()}
 
     def _each(self, measure: str, made_of: Mapping[str, Any], make: Callable[[Size], Measured]) -> dict[str, Measured]:
-        with tqdm(self.sizes, desc=measure, unit="size") as progress:
+        by_id = {size.variant: size for size in self.sizes}
+        with tqdm(by_beginning([*by_id]), desc=measure, unit="size") as progress:
             return {
-                size.id: self._record.measured(measure, made_of, size.id, lambda size=size: make(size))
-                for size in progress
+                variant.id: self._record.measured(measure, made_of, variant.id, lambda size=by_id[variant]: make(size))
+                for variant in progress
             }
 
 

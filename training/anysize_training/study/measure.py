@@ -3,17 +3,15 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-import torch
-
 from anysize.family.artifact import amend_family
 from anysize.family.assembly import kept_layers
-from anysize.family.bank import Bank
 from anysize.family.family import Family
 from anysize.family.int8 import quantize
 from anysize.family.manifest import Manifest, Measurement
 from anysize.family.variant import Variant
 from anysize_training.card import model_card
-from anysize_training.study.evaluate import Evaluator, Quality
+from anysize_training.study.evaluate import Evaluator
+from anysize_training.study.quality import Quality
 from anysize_training.study.texts import Windows
 
 
@@ -30,14 +28,10 @@ def measurement(variant: Variant, quality: Quality, windows: Windows, *, int8: Q
     )
 
 
-@torch.inference_mode()
-def untrained_quality(family: Family, windows: Windows) -> Quality:
+def untrained_quality(family: Family, evaluator: Evaluator) -> Quality:
     """The quality of the student before distillation: the teacher's kept layers alone."""
     bank = family.bank
-    untrained = kept_layers(bank.teacher, bank.architecture, bank.blocks)
-    return Evaluator(Bank(bank.architecture, bank.blocks, bank.teacher, untrained), windows).quality(
-        Variant.student(family.positions)
-    )
+    return evaluator.quality_of(kept_layers(bank.teacher, bank.architecture, bank.blocks), "untrained")
 
 
 def int8_evaluator(family: Family, windows: Windows) -> Evaluator:

@@ -5,23 +5,20 @@ from itertools import product
 
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
 from anysize.family.assembly import assemble
 from anysize.family.bank import Bank
 from anysize.family.variant import Owner, Variant
 from anysize_training.replay import Replay
-from anysize_training.study.evaluate import Quality
+from anysize_training.study.quality import Quality
+from anysize_training.study.reference import Reference
 from anysize_training.study.texts import Windows
-
-_CHUNK_TOKENS = 256
 
 
 class Patchwork:
     """Runs student layers and teacher blocks in turn, and scores what comes out.
 
-    The whole text is run at once, and the teacher's log probabilities on it are kept: 4 bytes for each scored token
-    and each token of the vocabulary. Meant for a few thousand tokens.
+    The whole text is run at once. Meant for a few thousand tokens.
 
     Args:
         bank: the weights.
@@ -36,7 +33,6 @@ class Patchwork:
     def __init__(self, bank: Bank, windows: Windows) -> None:
         self.blocks = bank.blocks
         tokens_NL = windows.tokens_NL.to(next(bank.teacher.parameters()).device)
-        self._targets_T = tokens_NL[:, 1:].flatten()
         positions = bank.blocks.student_layers
         self.replay = {
             Owner.STUDENT: Replay(bank.architecture, assemble(bank, Variant.student(positions)), tokens_NL[:, :-1]),
@@ -44,8 +40,7 @@ class Patchwork:
         }
         teacher = self.replay[Owner.TEACHER]
         last_NLD = teacher.run(teacher.embedded_NLD, range(bank.blocks.teacher_layers))
-        chunks = last_NLD.flatten(0, 1).split(_CHUNK_TOKENS)
-        self._teacher_TV = torch.cat([teacher.log_probabilities(chunk_CD) for chunk_CD in chunks])
+        self._reference = Reference(teacher.log_probabilities, [last_NLD], [tokens_NL[:, 1:]])
 
     def run(self, hidden_NLD: Tensor | None, position: int, *, patched: bool) -> Tensor:
         """Hidden states behind a position, counted from 0.
@@ -66,7 +61,7 @@ class Patchwork:
         for number in range(position, len(variant.choice)):
             hidden_NLD = self.run(hidden_NLD, number, patched=variant.choice[number])
         assert hidden_NLD is not None
-        return self._quality(variant.head_owner, hidden_NLD)
+        return self._reference.quality(self.replay[variant.head_owner].log_probabilities, [hidden_NLD])
 
     def quality(self, variant: Variant) -> Quality:
         """The quality of a variant."""
@@ -106,19 +101,3 @@ class Patchwork:
             if any(is_wanted(Variant(below + rest)) for rest in product(*choices[1:])):
                 behind_NLD = self.run(hidden_NLD, len(choice), patched=patched)
                 yield from self._below(behind_NLD, below, choices[1:], is_wanted)
-
-    @torch.inference_mode()
-    def _quality(self, head_owner: Owner, hidden_NLD: Tensor) -> Quality:
-        likelihood = divergence = 0.0
-        pieces = zip(
-            hidden_NLD.flatten(0, 1).split(_CHUNK_TOKENS),
-            self._teacher_TV.split(_CHUNK_TOKENS),
-            self._targets_T.split(_CHUNK_TOKENS),
-            strict=True,
-        )
-        for ours_CD, theirs_CV, targets_C in pieces:
-            ours_CV = self.replay[head_owner].log_probabilities(ours_CD)
-            likelihood += F.nll_loss(ours_CV, targets_C, reduction="sum").item()
-            divergence += F.kl_div(ours_CV, theirs_CV, reduction="sum", log_target=True).item()
-        tokens = len(self._targets_T)
-        return Quality(likelihood / tokens, divergence / tokens)

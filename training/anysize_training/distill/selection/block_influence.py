@@ -4,30 +4,30 @@ BI of a layer is 1 - E cos(input, output) over tokens, on the residual stream. L
 teacher, and those with the least go. The first layer always stays, because every block map starts with it.
 """
 
+from itertools import pairwise
+
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 from transformers import PreTrainedModel
 
-from anysize.family.architectures import Architecture
 from anysize_training.distill.selection.partition import best_partition
 from anysize_training.distill.selection.selection import Selection
-from anysize_training.distill.selection.states import residual_states
+from anysize_training.trail import Trail
 
 
-def block_influence(architecture: Architecture, teacher: PreTrainedModel, inputs_NL: Tensor) -> Tensor:
+def block_influence(trail: Trail, model: PreTrainedModel) -> Tensor:
     """Block Influence of every layer, `[layers]`, float64, on the CPU.
 
     Args:
-        architecture: where the teacher's parts are.
-        teacher: not changed.
-        inputs_NL: token ids of the calibration text; every token counts once.
+        trail: of the calibration text; every token counts once.
+        model: the teacher, or what is left of it.
     """
-    total_N = torch.zeros(len(architecture.layers_of(teacher)), dtype=torch.float64)
-    for states_SBLD in residual_states(architecture, teacher, inputs_NL):
-        states = states_SBLD.float()
-        total_N += F.cosine_similarity(states[:-1], states[1:], dim=-1).sum((1, 2)).double().cpu()
-    return 1 - total_N / inputs_NL.numel()
+    cosines = [
+        torch.stack([F.cosine_similarity(before.float(), after.float(), dim=-1) for before, after in pairwise(states)])
+        for states in trail.run(model, "measuring layers")
+    ]
+    return 1 - torch.cat(cosines, dim=1).double().mean((1, 2)).cpu()
 
 
 def select_by_influence(influence_N: Tensor, student_layers: int, *, longest_block: int) -> Selection:

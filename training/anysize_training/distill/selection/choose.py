@@ -14,6 +14,7 @@ from anysize_training.distill.selection.kl import KLSelection
 from anysize_training.distill.selection.pruned import PrunedTeacher
 from anysize_training.distill.selection.selection import Method, Selection, check_fits
 from anysize_training.distill.selection.similarity import pairwise_similarity, select_by_similarity
+from anysize_training.trail import Trail
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,7 +72,7 @@ def choose(
             return select_by_similarity(similarity_NN, student_layers, longest_block=longest_block)
         case "block_influence":
             check_fits(layers, student_layers, longest_block)
-            influence_N = block_influence(architecture, teacher, inputs_NL)
+            influence_N = block_influence(Trail(architecture, inputs_NL), teacher)
             return select_by_influence(influence_N, student_layers, longest_block=longest_block)
 
 

@@ -11,10 +11,8 @@ from tqdm import tqdm
 from anysize.family.assembly import assemble
 from anysize.family.bank import Bank
 from anysize.family.variant import Variant
-from anysize_training.distill.alignment import HiddenStates
-from anysize_training.distill.recipe import Objective
-
-_BATCH = 4
+from anysize_training.study.evaluate import by_beginning
+from anysize_training.trail import Trail
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,24 +39,20 @@ def last_layers(bank: Bank, variants: Sequence[Variant], inputs_NL: Tensor) -> l
         variants: in the order of the results.
         inputs_NL: token ids of N windows.
     """
-    teacher = _last_states(bank, Variant.teacher(bank.blocks.student_layers), inputs_NL)
-    found: list[LastLayer] = []
-    for variant in tqdm(variants, desc="last layers", unit="size", leave=False):
-        totals = [0.0, 0.0]
-        for batch in zip(_last_states(bank, variant, inputs_NL), teacher, strict=True):
-            for which, (ours_BLD, theirs_BLD) in enumerate(zip(*batch, strict=True)):
-                cosine_BL = F.cosine_similarity(ours_BLD.float(), theirs_BLD.float(), dim=-1)
-                totals[which] += cosine_BL.double().sum().item()
-        before, after = (total / inputs_NL.numel() for total in totals)
-        found.append(LastLayer(variant, before, after))
-    return found
+    trail = Trail(bank.architecture, inputs_NL)
+    teacher = _last_states(trail, bank, Variant.teacher(bank.blocks.student_layers))
+    found: dict[Variant, LastLayer] = {}
+    for variant in tqdm(by_beginning(variants), desc="last layers", unit="size", leave=False):
+        before, after = (
+            F.cosine_similarity(ours_TD.float(), theirs_TD.float(), dim=-1).double().mean().item()
+            for ours_TD, theirs_TD in zip(_last_states(trail, bank, variant), teacher, strict=True)
+        )
+        found[variant] = LastLayer(variant, before, after)
+    return [found[variant] for variant in variants]
 
 
-def _last_states(bank: Bank, variant: Variant, inputs_NL: Tensor) -> list[tuple[Tensor, Tensor]]:
-    """What the last layer gives and what the final norm makes of it, `[B, L, D]` each, batch by batch."""
-    model = HiddenStates(bank.architecture, assemble(bank, variant), [variant.depth(bank.blocks) - 1], Objective())
-    states: list[tuple[Tensor, Tensor]] = []
-    for batch_BL in inputs_NL.split(_BATCH):
-        normed_BLD, (last_BLD,) = model(batch_BL, None)
-        states.append((last_BLD, normed_BLD))
-    return states
+def _last_states(trail: Trail, bank: Bank, variant: Variant) -> tuple[Tensor, Tensor]:
+    """What the last layer gives and what the final norm makes of it, `[T, D]` each."""
+    model = assemble(bank, variant)
+    last_TD = torch.cat([states[-1].flatten(0, 1) for states in trail.run(model, variant.id)])
+    return last_TD, bank.architecture.norm_of(model)(last_TD)

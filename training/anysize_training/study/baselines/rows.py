@@ -11,17 +11,19 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
+from tqdm import tqdm
+
 from anysize_training.stack import Stack, build, parameters_of
 from anysize_training.study.baselines.baseline import Baseline
 from anysize_training.study.baselines.laco import Merge
-from anysize_training.study.baselines.quality import ModelEvaluator
 from anysize_training.study.baselines.subject import Subject
-from anysize_training.study.evaluate import Quality
+from anysize_training.study.evaluate import Evaluator
+from anysize_training.study.quality import Quality
 
 Row = dict[str, Any]
 
 
-def baseline_rows(subject: Subject, baselines: Sequence[Baseline], evaluator: ModelEvaluator | None) -> list[Row]:
+def baseline_rows(subject: Subject, baselines: Sequence[Baseline], evaluator: Evaluator | None) -> list[Row]:
     """Build and score each model, the same model once.
 
     Args:
@@ -31,14 +33,15 @@ def baseline_rows(subject: Subject, baselines: Sequence[Baseline], evaluator: Mo
     """
     whole = parameters_of(subject.teacher, subject.architecture)
     known: dict[Stack, tuple[int, Quality | None]] = {}
+    # In this order those that begin alike follow each other.
+    for stack in tqdm(sorted({one.stack for one in baselines if one.stack}), desc="baselines", unit="model"):
+        model = build(subject.teacher, subject.architecture, stack)
+        quality = evaluator.quality_of(model, f"{len(stack)} layers") if evaluator else None
+        known[stack] = parameters_of(model, subject.architecture), quality
     rows: list[Row] = []
     for one in baselines:
         row = _row(one.method, one.asked_layers)
         if one.stack is not None:
-            if one.stack not in known:
-                model = build(subject.teacher, subject.architecture, one.stack)
-                quality = evaluator.quality_of(model, f"{one.method}, {len(one.stack)} layers") if evaluator else None
-                known[one.stack] = parameters_of(model, subject.architecture), quality
             parameters, quality = known[one.stack]
             is_plain = all(layer.is_plain for layer in one.stack)
             row |= {
@@ -53,9 +56,10 @@ def baseline_rows(subject: Subject, baselines: Sequence[Baseline], evaluator: Mo
     return rows
 
 
-def family_rows(subject: Subject, evaluator: ModelEvaluator | None) -> list[Row]:
+def family_rows(subject: Subject, evaluator: Evaluator | None) -> list[Row]:
     """The sizes of the family, where there is one, smallest first and the teacher last."""
     sizes = subject.family.ladder if subject.family else ()
+    qualities = evaluator.qualities([size.variant for size in sizes]) if evaluator else {}
     return [
         _row("family", size.layers)
         | {
@@ -63,7 +67,7 @@ def family_rows(subject: Subject, evaluator: ModelEvaluator | None) -> list[Row]
             "parameters": size.footprint.parameters,
             "fraction": size.fraction,
             "variant": size.id,
-            **_figures(evaluator.quality(size.variant) if evaluator else None),
+            **_figures(qualities.get(size.id)),
         }
         for size in sizes
     ]

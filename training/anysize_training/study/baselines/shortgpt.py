@@ -12,6 +12,7 @@ from transformers import PreTrainedModel
 from anysize.family.architectures import Architecture
 from anysize_training.distill.selection.block_influence import block_influence
 from anysize_training.stack import build, plain_stack
+from anysize_training.trail import Trail
 
 
 def influence_removals(
@@ -27,11 +28,12 @@ def influence_removals(
         rescored: measure what is left again after each removal, instead of ranking the whole teacher once.
     """
     left = list(range(len(architecture.layers_of(teacher))))
+    trail = Trail(architecture, inputs_NL)
     if not rescored:
-        influence = block_influence(architecture, teacher, inputs_NL).tolist()
+        influence = block_influence(trail, teacher).tolist()
         return tuple(sorted(left, key=influence.__getitem__)[:count])
     removed: list[int] = []
     for _ in tqdm(range(count), desc="ShortGPT, measuring again", unit="layer", leave=False):
-        influence = block_influence(architecture, build(teacher, architecture, plain_stack(left)), inputs_NL).tolist()
+        influence = block_influence(trail, build(teacher, architecture, plain_stack(left))).tolist()
         removed.append(left.pop(influence.index(min(influence))))
     return tuple(removed)

@@ -7,7 +7,7 @@ from transformers import PreTrainedTokenizerBase as Tokenizer
 
 from anysize.family.blocks import BlockMap
 from anysize.family.variant import Variant
-from anysize_training.study.evaluate import Quality
+from anysize_training.study.quality import Quality
 from anysize_training.study.texts import Windows
 
 Score = Callable[[Variant], Quality]

@@ -5,15 +5,18 @@ tokenizer's beginning and end tokens, which are not scored.
 """
 
 from collections.abc import Iterator
+from functools import partial
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 from tqdm import tqdm
 from transformers import BertForMaskedLM
 from transformers import PreTrainedTokenizerBase as Tokenizer
 
 from anysize.errors import SettingsError
-from anysize_training.study.evaluate import Quality, scored
+from anysize_training.study.quality import Quality
+from anysize_training.study.reference import Reference
 from anysize_training.study.texts import Windows
 
 
@@ -43,8 +46,8 @@ class PseudoEvaluator:
             raise SettingsError(
                 f"a window of {self._tokens_NL.shape[1]} tokens is too long; --window is at most {longest}"
             )
-        self._teacher = teacher
-        self._teacher_hidden = self._hidden(teacher, "teacher")
+        hidden = [self._hidden(teacher, "teacher")]
+        self._reference = Reference(partial(_log_probabilities, teacher), hidden, [self._tokens_NL])
 
     def quality(self, model: BertForMaskedLM, name: str) -> Quality:
         """Score one model.
@@ -53,8 +56,7 @@ class PseudoEvaluator:
             model: any.
             name: of it, for the progress bar.
         """
-        targets = [self._tokens_NL.flatten()]
-        return scored(model.cls, [self._hidden(model, name)], self._teacher.cls, [self._teacher_hidden], targets)
+        return self._reference.quality(partial(_log_probabilities, model), [self._hidden(model, name)])
 
     @torch.inference_mode()
     def _hidden(self, model: BertForMaskedLM, name: str) -> Tensor:
@@ -75,3 +77,7 @@ class PseudoEvaluator:
             copies_BL = whole.repeat(len(places_B), 1)
             copies_BL[torch.arange(len(places_B), device=window_L.device), places_B] = self._mask
             yield copies_BL, places_B
+
+
+def _log_probabilities(model: BertForMaskedLM, hidden_CD: Tensor) -> Tensor:
+    return F.log_softmax(model.cls(hidden_CD).float(), dim=-1)

@@ -15,9 +15,10 @@ from anysize.errors import SettingsError
 from anysize.family.blocks import BlockMap
 from anysize.family.variant import Owner, Variant
 from anysize_training.replay import Replay
-from anysize_training.study.evaluate import Quality, scored
 from anysize_training.study.offtheshelf.pair import Score
 from anysize_training.study.offtheshelf.seams import Seam, Side
+from anysize_training.study.quality import Quality
+from anysize_training.study.reference import Reference
 from anysize_training.study.texts import Windows
 
 
@@ -60,11 +61,10 @@ class StitchedPair:
             owner: Replay(side.architecture, side.model, tokens_NL[:, :-1]) for owner, side in self.sides.items()
         }
         teacher_NLD = self._run(replays, Variant.teacher(self.blocks.student_layers))
+        reference = Reference(replays[Owner.TEACHER].log_probabilities, [teacher_NLD], [tokens_NL[:, 1:]])
 
         def score(variant: Variant) -> Quality:
-            hidden = [self._run(replays, variant)]
-            heads = [_head(self.sides[owner]) for owner in (variant.head_owner, Owner.TEACHER)]
-            return scored(heads[0], hidden, heads[1], [teacher_NLD], [tokens_NL[:, 1:]])
+            return reference.quality(replays[variant.head_owner].log_probabilities, [self._run(replays, variant)])
 
         return score
 

@@ -6,13 +6,13 @@ from dataclasses import dataclass
 from anysize.family.blocks import BlockMap
 from anysize.family.order import positions_in_order
 from anysize.family.variant import Variant
-from anysize_training.study.evaluate import Quality
 from anysize_training.study.ladder import Scored, best_of_each_depth, falling
 from anysize_training.study.order.cosine import cosine_order, cosine_similarities
 from anysize_training.study.order.exact import exact
 from anysize_training.study.order.kl_greedy import kl_greedy
 from anysize_training.study.order.method import Method
 from anysize_training.study.order.scores import Scores
+from anysize_training.study.quality import Quality
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,8 +7,8 @@ from matplotlib.figure import Figure
 
 from anysize.family.blocks import BlockMap
 from anysize.family.variant import Variant
-from anysize_training.study.evaluate import Quality
 from anysize_training.study.order.contender import Contender
+from anysize_training.study.quality import Quality
 
 _COLORS = ("#1f5a94", "#d98032", "#3a8f5c", "#b23a48", "#7a5ea8", "#8d99ae", "#111111", "#c9a227")
 

@@ -10,8 +10,8 @@ from tqdm import tqdm
 from anysize.errors import SettingsError
 from anysize.family.files import write_whole
 from anysize.family.variant import Variant
-from anysize_training.study.evaluate import Quality
 from anysize_training.study.patchwork import Patchwork
+from anysize_training.study.quality import Quality
 
 
 class Scores:
