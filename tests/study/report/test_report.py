@@ -10,10 +10,12 @@ import pytest
 from fakes import write_tiny_family
 from typer.testing import CliRunner
 
+from anysize.errors import SettingsError
 from anysize_training.cli import app
 from anysize_training.study.report import of_family, of_sweeps
-from anysize_training.study.report.experiments import FAMILY_EXPERIMENTS, SWEEP_EXPERIMENTS, Subject
+from anysize_training.study.report.experiments import FAMILY_EXPERIMENTS, SWEEP_EXPERIMENTS, Experiment, Subject
 from anysize_training.study.report.page import Section, markdown, page
+from anysize_training.study.report.texts import Texts
 from anysize_training.study.report.verdict import Verdict
 from anysize_training.study.sweep.sweep import load_sweep, shipped_sweeps
 
@@ -124,10 +126,7 @@ def subject(folder: Path) -> Subject:
     return Subject(
         family=str(folder / "family"),
         teacher=str(folder / "family" / "teacher"),
-        text=folder / "text.txt",
-        first_row=0,
-        evaluation=folder / "held.txt",
-        wikitext=False,
+        texts=Texts(folder / "text.txt", 0, folder / "held.txt", wikitext=False),
         sweeps=folder / "sweeps",
         quick=True,
     )
@@ -160,6 +159,53 @@ def test_the_page_needs_nothing_beside_it(tmp_path: Path):
     assert len(targets) == len(experiments)
     assert written.count("<table") == written.count("</table>") == 1 + len(experiments)
     assert written.count("<details>") == written.count("</details>") == len(experiments)
+
+
+def test_texts_that_are_not_named_are_looked_for_here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.chdir(tmp_path)
+    failed = CliRunner().invoke(app, ["report", "smollm2-135m", "--quick"])
+    assert failed.exit_code == 2
+    said = " ".join(failed.output.split())
+    for word in ("--text", "wikipedia_vital_en.jsonl", "--evaluate-text", "wikitext2_test.txt", "training/README.md"):
+        assert word in said
+    assert not [*tmp_path.iterdir()]
+    with pytest.raises(SettingsError, match=r"--evaluate-text FILE is not given, and wikitext2_test\.txt"):
+        Texts.named(Path("own.txt"), None, None, wikitext=False)
+    for name in ("wikipedia_vital_en.jsonl", "wikitext2_test.txt"):
+        (tmp_path / name).write_text("{}")
+    usual = Texts.named(None, None, None, wikitext=False)
+    assert usual == Texts(Path("wikipedia_vital_en.jsonl"), 7500, Path("wikitext2_test.txt"), wikitext=True)
+    own = Texts.named(Path("a.jsonl"), None, Path("b.txt"), wikitext=False)
+    assert own == Texts(Path("a.jsonl"), 0, Path("b.txt"), wikitext=False)
+
+
+def test_what_a_sweep_said_stays_in_the_report(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr("anysize_training.commands.report.FAMILY_EXPERIMENTS", ())
+    write_tiny_family(tmp_path / "family")
+    (tmp_path / "text.txt").write_text("Blue.")
+    (tmp_path / "sweeps").mkdir()
+    sweep = {"command": "anysize-train sweep token-budget", "shows": "Tokens", "dataset": "text.txt", "seeds": [0, 1]}
+    sweep |= {"arms": {"few": arm("few", 9, 7, 3), "many": arm("many", 9, 5, 3)}}
+    (tmp_path / "sweeps" / "token-budget.json").write_text(json.dumps(sweep))
+    words = ["report", str(tmp_path / "family"), "--out", str(tmp_path / "out"), "--json"]
+    words += ["--text", str(tmp_path / "text.txt"), "--evaluate-text", str(tmp_path / "text.txt")]
+    found = [
+        json.loads(CliRunner().invoke(app, [*words, *more]).stdout)["experiments"]
+        for more in (["--sweeps", str(tmp_path / "sweeps")], [])
+    ]
+    assert found[0] == found[1]
+    assert [one["id"] for one in found[1] if one["status"] != "not run"] == ["token-budget"]
+    assert "few 7.00, many 5.00" in (tmp_path / "out" / "report.md").read_text()
+
+
+@pytest.mark.parametrize("experiment", [*FAMILY_EXPERIMENTS, *SWEEP_EXPERIMENTS], ids=lambda one: one.id)
+def test_the_committed_report_says_what_its_data_say(experiment: Experiment):
+    folder = Path(__file__).parents[3] / "training/reports/smollm2-135m"
+    kept = json.loads((folder / "data" / f"{experiment.id}.json").read_text())
+    verdict = experiment.judge(kept.get("report", kept))
+    section = (folder / "report.md").read_text().split(f"\n## {experiment.title}\n")[1].split("\n## ")[0]
+    assert f"{verdict.status.capitalize()}**: {verdict.finding}" in section
+    assert all(f"| {' | '.join(row)} |" in section for row in verdict.rows)
 
 
 @pytest.mark.fault

@@ -51,12 +51,26 @@ def sweep(
 
 def report(
     family: Annotated[str, typer.Argument(help="Family folder; `builtin` is the one that ships.")],
-    text: TextOption,
+    text: Annotated[
+        Path | None,
+        typer.Option(
+            help="A .txt or .jsonl file to calibrate on; by default wikipedia_vital_en.jsonl, from row 7500 on.",
+            exists=True,
+            dir_okay=False,
+        ),
+    ] = None,
     evaluate_text: Annotated[
-        Path, typer.Option(help="A .txt or .jsonl file to score on.", exists=True, dir_okay=False)
-    ],
-    out: Annotated[Path, typer.Option(help="Folder of the pages; what lies there is not measured again.")],
-    first_row: FirstRowOption = 0,
+        Path | None,
+        typer.Option(
+            help="A .txt or .jsonl file to score on; by default wikitext2_test.txt, with --wikitext.",
+            exists=True,
+            dir_okay=False,
+        ),
+    ] = None,
+    out: Annotated[Path, typer.Option(help="Folder of the pages; what lies there is not measured again.")] = Path(
+        "report"
+    ),
+    first_row: Annotated[int | None, typer.Option(min=0, help="Of a .jsonl file, the first row that is read.")] = None,
     wikitext: EvaluateWikitextOption = False,
     sweeps: Annotated[
         Path | None, typer.Option(help="A folder that `anysize-train sweep` has written.", exists=True, file_okay=False)
@@ -66,20 +80,20 @@ def report(
 ) -> None:
     """Run the paper's experiments on a family, and write one page that says of each claim whether it holds.
 
-    Each experiment is an `anysize-train` command, named beside its result. Those that train are read from --sweeps.
+    Each experiment is an `anysize-train` command, named beside its result. Those that train are read from --sweeps, or
+    stay as they are in --out. Texts that are not named are looked for in the current folder; training/README.md says where
+    they come from.
 
-    Examples: `anysize-train report builtin --text wikipedia.jsonl --first-row 7500 --evaluate-text wikitext2_test.txt
-    --wikitext --out report --quick` | `anysize-train report runs/a/family --text a.txt --evaluate-text b.txt --out r`
+    Examples: `anysize-train report smollm2-135m --quick` |
+    `anysize-train report runs/a/family --text a.txt --evaluate-text b.txt --out r --sweeps runs/sweeps`
     """
     from anysize_training.commands.report import report_family
+    from anysize_training.study.report.texts import Texts
 
     with errors_for_people():
         report_family(
             family,
-            text=text,
-            first_row=first_row,
-            evaluation=evaluate_text,
-            wikitext=wikitext,
+            texts=Texts.named(text, first_row, evaluate_text, wikitext),
             out=out,
             sweeps=sweeps,
             quick=quick,

@@ -18,16 +18,14 @@ from anysize_training.commands.invocation import command_line
 from anysize_training.distill.provenance import without_folders
 from anysize_training.study.report.experiments import FAMILY_EXPERIMENTS, SWEEP_EXPERIMENTS, Experiment, Subject
 from anysize_training.study.report.page import Section, markdown, page
+from anysize_training.study.report.texts import Texts
 from anysize_training.study.report.verdict import Report, Verdict
 
 
 def report_family(
     named: str,
     *,
-    text: Path,
-    first_row: int,
-    evaluation: Path,
-    wikitext: bool,
+    texts: Texts,
     out: Path,
     sweeps: Path | None,
     quick: bool,
@@ -37,12 +35,9 @@ def report_family(
 
     Args:
         named: the family's folder, or `builtin`.
-        text: to calibrate on.
-        first_row: of it.
-        evaluation: the text to score on.
-        wikitext: whether that is WikiText, word-tokenised.
+        texts: to calibrate and to score on.
         out: the folder of pages, pictures and `data/`; what lies there from the same commands is not run again.
-        sweeps: a folder of `anysize-train sweep`, read and not run.
+        sweeps: a folder of `anysize-train sweep`, read and not run; what it has no report of is as `out` has it.
         quick: score and calibrate on less.
         as_json: print the verdicts as one JSON object.
 
@@ -54,15 +49,12 @@ def report_family(
     subject = Subject(
         family=named,
         teacher=_teacher(manifest.teacher, folder),
-        text=text,
-        first_row=first_row,
-        evaluation=evaluation,
-        wikitext=wikitext,
+        texts=texts,
         sweeps=sweeps or Path("sweeps"),
         quick=quick,
     )
     (out / "data").mkdir(parents=True, exist_ok=True)
-    made_of = [sha256_of(file) for file in (folder / "family.json", text, evaluation)]
+    made_of = [sha256_of(file) for file in (folder / "family.json", texts.calibration, texts.evaluation)]
     sections: list[Section] = []
     for number, experiment in enumerate(FAMILY_EXPERIMENTS, start=1):
         say(f"{number} of {len(FAMILY_EXPERIMENTS)}: {experiment.title}")
@@ -115,14 +107,16 @@ def _said(words: Sequence[str]) -> Report:
 
 
 def _read(experiment: Experiment, subject: Subject, out: Path) -> Section:
-    """Read a sweep that has been run; its picture is drawn again."""
-    source = subject.sweeps / f"{experiment.id}.json"
-    if not source.exists():
+    """Read a sweep that has been run, and keep what it says; its picture is drawn again."""
+    source, kept = subject.sweeps / f"{experiment.id}.json", out / "data" / f"{experiment.id}.json"
+    if source.exists():
+        write_whole(kept, source.read_text(encoding="utf-8"))
+    if not kept.exists():
         verdict = Verdict("not run", "needs runs of a small teacher, minutes each; give their folder as --sweeps")
         return Section(experiment, verdict, _command(experiment.words(subject)), None)
     from anysize_training.study.sweep.figure import draw_report
 
-    report: Report = json.loads(source.read_text(encoding="utf-8"))
+    report: Report = json.loads(kept.read_text(encoding="utf-8"))
     picture = out / f"{experiment.id}.svg"
     draw_report(report, picture)
     return Section(experiment, experiment.judge(report), report["command"], picture)
@@ -141,6 +135,6 @@ def _introduction(subject: Subject, sections: Sequence[Section]) -> list[str]:
         "Each experiment of the paper on boomerang distillation for this family, beside the paper's claim, with the "
         "command that gives its figures. *Finding* marks what the paper leaves open.",
         ", ".join(f"{count} {status}" for status, count in counts.items())
-        + f". Scored on {subject.tokens:,} tokens of `{subject.evaluation.name}`, calibrated on `{subject.text.name}`, "
-        + f"unless a command says otherwise. Made by `{command_line()}`.",
+        + f". Scored on {subject.tokens:,} tokens of `{subject.texts.evaluation.name}`, calibrated on "
+        + f"`{subject.texts.calibration.name}`, unless a command says otherwise. Made by `{command_line()}`.",
     ]

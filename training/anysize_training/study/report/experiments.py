@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from anysize_training.study.report import of_family, of_sweeps
+from anysize_training.study.report.texts import Texts
 from anysize_training.study.report.verdict import Report, Verdict
 
 
@@ -15,20 +16,14 @@ class Subject:
     Attributes:
         family: its folder, or `builtin`.
         teacher: as `baseline` names it.
-        text: to calibrate on.
-        first_row: of it.
-        evaluation: the text to score on.
-        wikitext: whether that is WikiText, word-tokenised.
+        texts: to calibrate and to score on.
         sweeps: the folder that sweeps are read from.
         quick: score and calibrate on less.
     """
 
     family: str
     teacher: str
-    text: Path
-    first_row: int
-    evaluation: Path
-    wikitext: bool
+    texts: Texts
     sweeps: Path
     quick: bool
 
@@ -40,11 +35,12 @@ class Subject:
     def calibrating(self, tokens: int | None = None) -> list[str]:
         """Options of a command that measures on the calibration text; `tokens` instead of the usual number."""
         usual = 512 if self.quick else 2048
-        return ["--text", str(self.text), "--first-row", str(self.first_row), "--tokens", str(tokens or usual)]
+        text, first_row = str(self.texts.calibration), str(self.texts.first_row)
+        return ["--text", text, "--first-row", first_row, "--tokens", str(tokens or usual)]
 
     def scoring(self, name: str = "--evaluate-text") -> list[str]:
         """Options of a command that scores, and how it names the text."""
-        return [name, str(self.evaluation), *(["--wikitext"] if self.wikitext else [])]
+        return [name, str(self.texts.evaluation), *(["--wikitext"] if self.texts.wikitext else [])]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
