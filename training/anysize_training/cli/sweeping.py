@@ -81,8 +81,8 @@ def report(
     """Run the paper's experiments on a family, and write one page that says of each claim whether it holds.
 
     Each experiment is an `anysize-train` command, named beside its result. Those that train are read from --sweeps, or
-    stay as they are in --out. Texts that are not named are looked for in the current folder; training/README.md says where
-    they come from.
+    stay as they are in --out. Texts that are not named are looked for in the current folder; training/README.md says
+    where they come from.
 
     Examples: `anysize-train report smollm2-135m --quick` |
     `anysize-train report runs/a/family --text a.txt --evaluate-text b.txt --out r --sweeps runs/sweeps`
