@@ -21,7 +21,6 @@ CANNOT = {
     r"curl ": "tests/docs/test_commands.py sends it",
     r".*(Harvard-DCML|openai-community|google-bert)": "needs models of the Hugging Face hub",
     r".*--tasks paper": "needs data of the Hugging Face hub",
-    r".*--tasks my_task": "tests/study/test_tasks.py runs tasks of one's own",
     r".*anysize-train report": "tests/study/report runs it on a tiny family",
     r"cd deploy/ray": "tests/deploy/test_ray.py runs it, where Ray is installed",
     r"torchrun --nnodes": "needs several machines",
@@ -68,6 +67,10 @@ def written(folder: Path) -> None:
     for name in ("wikitext2_test.txt", "my-text.txt"):
         (folder / name).write_text(text)
     (folder / "deploy").symlink_to(ROOT / "deploy")
+    (folder / "my-tasks").mkdir()
+    definition, rows = fenced("training/README.md", "yaml")[1], fenced("training/README.md", "json")[0]
+    (folder / "my-tasks" / "capitals.yaml").write_text(definition)
+    (folder / "my-tasks" / "capitals.jsonl").write_text(rows)
     recipe = yaml.safe_load(fenced("training/README.md", "yaml")[0])
     recipe |= {"teacher": "builtin:smollm2-135m"}
     recipe["data"] |= {"source": "my-text.txt", "sequence_length": 32, "held_out": 1}

@@ -1,6 +1,9 @@
 """Tasks of lm-evaluation-harness on sizes in memory, against accuracies computed without it."""
 
 import json
+import os
+import re
+import subprocess
 import sys
 from functools import partial
 from pathlib import Path
@@ -27,6 +30,18 @@ QUESTIONS = [
     {"question": f"What comes after {number}?", "choices": [*WORDS[number % 6 :][:3]], "answer": number % 3}
     for number in range(12)
 ]
+README = Path(__file__).parents[2] / "training/README.md"
+WITHOUT_NETWORK = """
+import socket, sys
+
+def looked_for(*arguments, **_):
+    print("looked for", arguments[1:], file=sys.stderr)
+    raise OSError("no network here")
+
+socket.socket.connect = socket.getaddrinfo = looked_for
+from anysize_training.cli import app
+app(["evaluate", *sys.argv[1:]])
+"""
 
 
 def write_task(folder: Path, more: str = "") -> Path:
@@ -154,6 +169,41 @@ def test_the_papers_tasks_are_in_the_harness(monkeypatch: pytest.MonkeyPatch) ->
     assert {*CLASSIFICATION, *GENERATION} <= {*few(include_path=folders).all_tasks}
     with pytest.raises(SettingsError, match=r"no task 'arc_eazy'; near are .*arc_easy"):
         load_tasks([*CLASSIFICATION, *GENERATION, "arc_eazy"])
+
+
+def test_the_documented_task_of_ones_own_opens_no_connection(tmp_path: Path) -> None:
+    write_tiny_family(tmp_path / "family")
+    blocks = re.findall(r"^```(yaml|json)\n(.*?)^```", README.read_text(), re.MULTILINE | re.DOTALL)
+    (tmp_path / "my-tasks").mkdir()
+    for language, suffix in (("yaml", "yaml"), ("json", "jsonl")):
+        block = next(text for kind, text in blocks if kind == language and ("capitals" in text or "country" in text))
+        (tmp_path / "my-tasks" / f"capitals.{suffix}").write_text(block)
+    # The hub is not switched off; whoever looks for it is stopped.
+    offline = {"HF_HUB_OFFLINE", "HF_DATASETS_OFFLINE", "TRANSFORMERS_OFFLINE"}
+    environment = {name: value for name, value in os.environ.items() if name not in offline}
+    done = subprocess.run(
+        [
+            sys.executable,
+            "-c",
+            WITHOUT_NETWORK,
+            "family",
+            "--tasks",
+            "capitals",
+            "--include-path",
+            "my-tasks",
+            "--json",
+        ],
+        cwd=tmp_path,
+        env=environment | {"HF_HOME": str(tmp_path / "home")},
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    sizes = json.loads(done.stdout)["sizes"]
+    assert len(sizes) > 2
+    assert all(size["tasks"]["capitals"]["examples"] == 3 for size in sizes)
+    assert "looked for" not in done.stderr
 
 
 def test_a_family_is_measured_once_for_text_words_and_tasks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -135,12 +135,15 @@ def load_tasks(names: Sequence[str], *, limit: int | None = None, include: Path 
         SettingsError: the harness is not installed, there is no such task, or its data cannot be had.
     """
     try:
+        import datasets.config
         from lm_eval.tasks import TaskManager
     except ModuleNotFoundError as error:
         raise SettingsError(
             f"tasks need lm-evaluation-harness ({error}); install it with: pip install 'anysize[eval]'"
         ) from error
-    # It logs each task that it loads, and that a model in memory ignores options for loading one.
+    # Else a server is told of each reading of data, of one's own files too.
+    datasets.config.HF_UPDATE_DOWNLOAD_COUNTS = False
+    # The harness logs each task that it loads, and that a model in memory ignores options for loading one.
     logging.getLogger("lm_eval").setLevel(logging.ERROR)
     if include is not None and not include.is_dir():
         raise SettingsError(f"--include-path {include} is no folder")
