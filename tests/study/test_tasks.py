@@ -238,10 +238,21 @@ def test_a_family_is_measured_once_for_text_words_and_tasks(tmp_path: Path, monk
     assert "tiny_choice: acc on 6 examples" in shown.output
 
 
+def test_the_papers_tasks_are_asked_where_nothing_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[Any] = []
+
+    def load(names: list[str], *, limit: int | None, include: Path | None) -> None:
+        asked.append((names, limit, include))
+        raise SettingsError("enough")
+
+    monkeypatch.setattr("anysize_training.commands.evaluate.load_tasks", load)
+    assert CliRunner().invoke(app, ["evaluate", str(tmp_path), "--limit", "3"]).exit_code == 2
+    assert asked == [([*CLASSIFICATION, *GENERATION], 3, None)]
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ([], "name what to measure"),
         (["--tasks", "tiny_choice", "--write"], "--write puts"),
         (["--text", "TEXT", "--variant", "p9"], "positions 1 to 3"),
         (["--text", "TEXT", "--out", "nowhere/at/all.json"], "folder does not exist"),

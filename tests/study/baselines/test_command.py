@@ -91,6 +91,26 @@ def test_saved_models_are_loaded_by_transformers(tmp_path: Path, architecture: s
     assert "exists" in again.output
 
 
+@pytest.mark.parametrize("method", ["naive", "shortgpt"])
+def test_a_saved_model_is_scored_by_evaluate_as_it_was_here(tmp_path: Path, method: str, text: Path) -> None:
+    save_checkpoint_folder(tiny_model(tiny_config("llama", 6), 0), tmp_path / "teacher")
+    options = ("--method", method, "--layers", "4", "--text", str(text), "--tokens", "32", "--evaluate-text", str(text))
+    done = baseline(tmp_path / "teacher", *options, "--save", str(tmp_path / "models"), "--json")
+    assert done.exit_code == 0, done.output
+    (row,) = json.loads(done.stdout)["rows"]
+    (saved,) = (tmp_path / "models").iterdir()
+    command = ["evaluate", str(saved), "--text", str(text), "--window", "32", "--max-tokens", "96"]
+    alone = CliRunner().invoke(app, [*command, "--words", "--json"])
+    assert alone.exit_code == 0, alone.output
+    (size,) = json.loads(alone.stdout)["sizes"]
+    assert (size["variant"], size["layers"]) == ("teacher", 4)
+    assert size["perplexity"] == pytest.approx(row["perplexity"], rel=1e-6)
+    assert size["word_perplexity"] > size["perplexity"]
+    refused = CliRunner().invoke(app, [*command, "--write"])
+    assert refused.exit_code == 2
+    assert "is a checkpoint" in " ".join(refused.output.split())
+
+
 def test_depths_are_those_of_a_family(tmp_path: Path) -> None:
     write_tiny_family(tmp_path / "family", teacher_layers=7, kept=(0, 2, 4))
     done = baseline(tmp_path / "family-teacher", "--depths-of", str(tmp_path / "family"), "--json")

@@ -37,7 +37,7 @@ def evaluate(
     int8: Annotated[bool, typer.Option("--int8", help="Also score each size with weights rounded to int8.")] = False,
     tasks: Annotated[
         list[str] | None,
-        typer.Option(help="Tasks of lm-evaluation-harness, commas between; `paper` is the paper's thirteen."),
+        typer.Option(help="Tasks of lm-evaluation-harness, commas between; `paper`, the paper's, without --text."),
     ] = None,
     limit: Annotated[int | None, typer.Option(min=1, help="Ask only the first so many examples of a task.")] = None,
     include_path: Annotated[
@@ -52,11 +52,12 @@ def evaluate(
     write: WriteOption = False,
     as_json: JsonOption = False,
 ) -> None:
-    """Measure what every size of the ladder is worth: on text, in tasks, or both.
+    """Measure what every size of the ladder is worth: on text, in tasks, or both; or what a single checkpoint is.
 
     Perplexity, and KL divergence to the teacher, of the tokens of a text in windows. `--words` adds perplexity by the
     word as the `wikitext` task of lm-evaluation-harness has it. `--tasks paper` (or `paper-classification`,
-    `paper-generation`, or any names) runs its tasks; it comes with `anysize[eval]`.
+    `paper-generation`, or any names) runs its tasks; without --text the paper's are the default. The harness comes with
+    `anysize[eval]`.
 
     Examples: `anysize-train evaluate builtin --text wikitext2_test.txt --wikitext --words --untrained` |
     `anysize-train evaluate runs/a/family --text held_out.jsonl --variant student --variant teacher --json` |
@@ -64,6 +65,7 @@ def evaluate(
     """
     from anysize_training.commands.evaluate import TaskChoice, TextChoice, evaluate_family
 
+    names = tasks or ([] if text else ["paper"])
     with errors_for_people():
         evaluate_family(
             family,
@@ -80,7 +82,7 @@ def evaluate(
             )
             if text
             else None,
-            tasks=TaskChoice(names=tasks, limit=limit, include=include_path, batch=batch) if tasks else None,
+            tasks=TaskChoice(names=names, limit=limit, include=include_path, batch=batch) if names else None,
             variants=variant or [],
             context=context,
             out=out,

@@ -9,7 +9,7 @@ from rich.table import Table
 
 from anysize.console import print_json, say, terminal
 from anysize.errors import SettingsError
-from anysize_training.commands.family import load_family
+from anysize_training.commands.family import is_checkpoint, load_checkpoint, load_family
 from anysize_training.commands.invocation import command_line
 from anysize_training.study.evaluation import Evaluation
 from anysize_training.study.measure import amend, measurement
@@ -78,7 +78,7 @@ def evaluate_family(
     """Measure sizes of a family, print them, and write them into the folder if asked to.
 
     Args:
-        family: its folder, or `builtin`.
+        family: its folder, or `builtin`; or a checkpoint, which is one size and its own teacher.
         text: to score, if any.
         tasks: to run, if any.
         variants: their ids; all of the ladder by default.
@@ -90,16 +90,20 @@ def evaluate_family(
     Raises:
         SettingsError: options that do not fit, or a file that cannot be read or written.
     """
-    if text is None and tasks is None:
-        raise SettingsError("name what to measure: --text FILE, --tasks NAMES, or both")
     if write and (text is None or variants):
         raise SettingsError(
             "--write puts the perplexity of the whole ladder into the family: give --text, no --variant"
         )
+    if write and is_checkpoint(family):
+        raise SettingsError(f"--write: {family} is a checkpoint, which keeps no measurements; use --out")
     ready = load_tasks(chosen_names(tasks.names), limit=tasks.limit, include=tasks.include) if tasks else []
-    folder, loaded = load_family(family)
+    if is_checkpoint(family):
+        folder, (loaded, fingerprint) = family, load_checkpoint(family)
+    else:
+        folder, loaded = load_family(family)
+        fingerprint = family_fingerprint(loaded)
     sizes = [loaded.find(name) for name in dict.fromkeys(variants)] or [*loaded.ladder]
-    record = Record(loaded.name, family_fingerprint(loaded), out)
+    record = Record(loaded.name, fingerprint, out)
     evaluation = Evaluation(loaded, sizes, record)
     context = context or loaded.context_tokens
     rows = {size.id: {"variant": size.id, "layers": size.layers, "fraction": size.fraction} for size in sizes}

@@ -5,10 +5,14 @@ from pathlib import Path
 import torch
 
 from anysize.console import say
+from anysize.family.architectures import architecture_of
+from anysize.family.bank import Bank
+from anysize.family.blocks import BlockMap
 from anysize.family.family import Family, builtin_folder
 from anysize.family.fetch import BUILTIN
-from anysize.family.manifest import read_manifest
+from anysize.family.manifest import MANIFEST, read_manifest
 from anysize.family.order import nested_ladder
+from anysize.family.pretrained import checkpoint_fingerprint, load_model, load_tokenizer
 from anysize.family.variant import Variant
 from anysize.settings import resolve_device
 
@@ -29,6 +33,26 @@ def load_family(named: Path) -> tuple[Path, Family]:
     folder = family_folder(named)
     say(f"loading {folder.name}")
     return folder, Family.load(folder, dtype=torch.float32, device=resolve_device("auto"))
+
+
+def is_checkpoint(folder: Path) -> bool:
+    """Whether a folder holds a single model, such as `baseline --save` writes."""
+    return (folder / "config.json").is_file() and not (folder / MANIFEST).exists()
+
+
+def load_checkpoint(folder: Path) -> tuple[Family, dict[str, str]]:
+    """A single model as a family of one size, `teacher`, and what its numbers follow from.
+
+    Raises:
+        ArtifactError: the checkpoint cannot be read.
+    """
+    say(f"loading {folder.name}")
+    fingerprint = checkpoint_fingerprint(folder)
+    model = load_model(folder, dtype=torch.float32, device=resolve_device("auto"))
+    architecture = architecture_of(model.config, str(folder))
+    layers = len(architecture.layers_of(model))
+    bank = Bank(architecture, BlockMap(tuple(range(layers)), layers), model, model)
+    return Family(folder.name, bank, load_tokenizer(folder), ladder=["teacher"]), {"checkpoint": fingerprint}
 
 
 def family_depths(named: Path | None) -> list[int]:
