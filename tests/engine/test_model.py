@@ -162,6 +162,24 @@ def test_with_kernels_an_answer_is_the_same_to_the_bit_whatever_its_neighbours(
 
 
 @pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("architecture", ["llama", "qwen2", "qwen3", "gpt2"])
+def test_a_step_of_few_tokens_goes_through_all_layers_in_one_call(
+    kernels: Kernels, architecture: str, kind: Kind, monkeypatch: pytest.MonkeyPatch
+):
+    calls: list[tuple[int, int, int]] = []
+    monkeypatch.setattr(kernels, "sweep", lambda *given, sweep=kernels.sweep: (calls.append(given), sweep(*given)))
+
+    def calls_for(*tokens: int) -> int:
+        calls.clear()
+        asked = [Asked((True, False, False, True), list(range(30, 30 + count)), 0, 40, 1) for count in tokens]
+        serve(Model(bank_of(architecture, kind), kv_bytes=1 << 18, kernels=kernels), asked)
+        return len(calls)
+
+    assert calls_for(8, 24) == (0 if architecture == "gpt2" else 1)
+    assert calls_for(9, 24) == 0
+
+
+@pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
 def test_weights_in_int8_answer_as_each_size_with_such_weights_alone(kernels: Kernels, architecture: str, kind: Kind):
     bank = tiny_bank(architecture, kind=kind, seed=5, **SHAPE)
