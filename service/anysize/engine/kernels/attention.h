@@ -28,36 +28,36 @@ struct Store {
     }
 };
 
-// Scores of GROUP queries against a stored token, each with its lanes not yet summed up.
-template <int GROUP> inline void score(const float *query, const float *key, int64_t width, Vec (&dots)[GROUP]) {
-    for (int q = 0; q < GROUP; q++) dots[q] = Vec{};
+// Scores of queries against a stored token, each with its lanes not yet summed up.
+template <int QUERIES> inline void score(const float *query, const float *key, int64_t width, Vec (&dots)[QUERIES]) {
+    for (int q = 0; q < QUERIES; q++) dots[q] = Vec{};
     for (int64_t p = 0; p < width; p += LANES) {
         const Vec of_key = load(key + p);
-        for (int q = 0; q < GROUP; q++) dots[q] = fused(load(query + q * width + p), of_key, dots[q]);
+        for (int q = 0; q < QUERIES; q++) dots[q] = fused(load(query + q * width + p), of_key, dots[q]);
     }
 }
 
-// A softmax over chunks of stored tokens, with the sums so far shrunk whenever a higher score turns up. The GROUP queries
-// from `query` on share keys.
-template <int GROUP>
+// A softmax over chunks of stored tokens, with the sums so far shrunk whenever a higher score turns up. The queries share
+// keys.
+template <int QUERIES>
 void attend(const Row &row, const Store &kv, int64_t head, float scale, const float *query, float *out) {
-    float top[GROUP], total[GROUP], weights[GROUP][CHUNK];
-    Vec mixed[MAX_WIDTH / LANES][GROUP];
+    float top[QUERIES], total[QUERIES], weights[QUERIES][CHUNK];
+    Vec mixed[MAX_WIDTH / LANES][QUERIES];
     const int64_t vectors = kv.width / LANES;
-    for (int q = 0; q < GROUP; q++) top[q] = -INFINITY, total[q] = 0;
+    for (int q = 0; q < QUERIES; q++) top[q] = -INFINITY, total[q] = 0;
     for (int64_t v = 0; v < vectors; v++)
-        for (int q = 0; q < GROUP; q++) mixed[v][q] = Vec{};
+        for (int q = 0; q < QUERIES; q++) mixed[v][q] = Vec{};
     for (int64_t from = row.first; from < row.stop; from += CHUNK) {
         const int64_t count = row.stop - from < CHUNK ? row.stop - from : CHUNK;
         int64_t offsets[CHUNK];
         for (int64_t t = 0; t < count; t++) {
             offsets[t] = kv.offset(row.pages, from + t, head);
-            Vec dots[GROUP];
-            score<GROUP>(query, kv.keys + offsets[t], kv.width, dots);
-            for (int q = 0; q < GROUP; q++) weights[q][t] = sum(dots[q]) * scale;
+            Vec dots[QUERIES];
+            score<QUERIES>(query, kv.keys + offsets[t], kv.width, dots);
+            for (int q = 0; q < QUERIES; q++) weights[q][t] = sum(dots[q]) * scale;
         }
-        float shrink[GROUP];
-        for (int q = 0; q < GROUP; q++) {
+        float shrink[QUERIES];
+        for (int q = 0; q < QUERIES; q++) {
             float highest = top[q];
             for (int64_t t = 0; t < count; t++) highest = weights[q][t] > highest ? weights[q][t] : highest;
             shrink[q] = total[q] ? exponential(Vec{} + (top[q] - highest))[0] : 0;
@@ -72,22 +72,23 @@ void attend(const Row &row, const Store &kv, int64_t head, float scale, const fl
             top[q] = highest;
         }
         for (int64_t v = 0; v < vectors; v++) {
-            Vec sums_of_v[GROUP];
-            for (int q = 0; q < GROUP; q++) sums_of_v[q] = mixed[v][q] * shrink[q];
+            Vec sums_of_v[QUERIES];
+            for (int q = 0; q < QUERIES; q++) sums_of_v[q] = mixed[v][q] * shrink[q];
             for (int64_t t = 0; t < count; t++) {
                 const Vec value = load(kv.values + offsets[t] + v * LANES);
-                for (int q = 0; q < GROUP; q++) sums_of_v[q] = fused(Vec{} + weights[q][t], value, sums_of_v[q]);
+                for (int q = 0; q < QUERIES; q++) sums_of_v[q] = fused(Vec{} + weights[q][t], value, sums_of_v[q]);
             }
-            for (int q = 0; q < GROUP; q++) mixed[v][q] = sums_of_v[q];
+            for (int q = 0; q < QUERIES; q++) mixed[v][q] = sums_of_v[q];
         }
     }
-    for (int q = 0; q < GROUP; q++)
+    for (int q = 0; q < QUERIES; q++)
         for (int64_t v = 0; v < vectors; v++) store(out + q * kv.width + v * LANES, mixed[v][q] / total[q]);
 }
 
 // All queries of a head of keys, a few at a time.
 inline void attend(const Row &row, const Store &kv, int64_t head, float scale, const float *query, float *out) {
-    for (int64_t q = 0; q < kv.group; query += MANY * kv.width, out += MANY * kv.width, q += MANY) switch (kv.group - q) {
+    for (int64_t q = 0; q < kv.group; q += MANY, query += MANY * kv.width, out += MANY * kv.width)
+        switch (kv.group - q) {
         case 1: attend<1>(row, kv, head, scale, query, out); break;
         case 2: attend<2>(row, kv, head, scale, query, out); break;
         case 3: attend<3>(row, kv, head, scale, query, out); break;

@@ -1,4 +1,4 @@
-"""The layers of a bank run by the compiled kernels: a step of few tokens through all of them is one call."""
+"""The layers of a bank run by the compiled kernels: a step through all of them is one call."""
 
 import ctypes
 from collections.abc import Mapping, Sequence
@@ -16,7 +16,8 @@ from anysize.engine.kernels.route import Route
 from anysize.engine.step import Step
 from anysize.family.variant import LayerRef
 
-MOST_TOKENS = 32  # GROUP of linear.h
+# Beyond these a matrix product is bound by arithmetic, and torch's is at least as fast.
+MOST_TOKENS = 256
 _REMEMBERED_ROUTES = 64
 
 

@@ -1,4 +1,4 @@
-// Kernels for steps of few tokens on a CPU, where every weight is read for little arithmetic.
+// Kernels for steps of few tokens on a CPU, where weights are read for little arithmetic.
 //
 // What comes out for a token does not depend on the tokens beside it, nor on the number of threads.
 
@@ -19,14 +19,14 @@ class Product final : public Work {
 
     void run(Walk walk) override {
         walk.phase(map_.blocks(), [&](int64_t block) {
-            float results[BLOCK * GROUP];
-            for (int64_t token = 0; token < tokens_; token += GROUP) {
-                const int64_t here = std::min<int64_t>(GROUP, tokens_ - token);
-                apply(map_, block, x_ + token * map_.in, here, nullptr, 0, results);
-                each_result(map_, block, here, results, [&](int64_t row, int64_t one, float value) {
-                    out_[(token + one) * map_.features + row] = value;
-                });
-            }
+            each_group(tokens_, [&](int64_t first, int64_t count) {
+                float results[BLOCK * GROUP];
+                apply(map_, block, x_ + first * map_.in, count, nullptr, 0, results);
+                const auto put = [&](int64_t row, int64_t token, float value) {
+                    out_[token * map_.features + row] = value;
+                };
+                each_result(results, block * BLOCK, map_.stop(block) - block * BLOCK, first, count, put);
+            });
         });
     }
 

@@ -1,7 +1,7 @@
 // Linear maps of few tokens, where every weight is read for little arithmetic.
 //
-// They work on torch's own tensors as they lie in memory, row-major, so no weight is packed or copied. What comes out for
-// a token does not depend on the tokens beside it: its sums are taken in one order for every number of tokens.
+// They work on torch's own tensors as they lie in memory, row-major, so no weight is packed or copied. What comes out for a
+// token does not depend on the tokens beside it: its sums are taken in one order for every number of tokens.
 
 #pragma once
 
@@ -26,8 +26,8 @@ struct Linear {
     int64_t stop(int64_t block) const { return (block + 1) * BLOCK < features ? (block + 1) * BLOCK : features; }
 };
 
-// result[row * GROUP + token]: ROWS rows of a weight times TOKENS tokens, added to what is there for an update. One row that
-// is needed soon is asked for meanwhile, where there is one.
+// result[row * GROUP + token]: ROWS rows of a weight times TOKENS tokens, added to what is there for an update. Of several
+// rows one that is needed soon is asked for meanwhile.
 template <int ROWS, int TOKENS, typename Weight>
 inline __attribute__((always_inline)) void multiply(const Weight *weight, const float *x, int64_t in, bool adds,
                                                     float *result, const Weight *soon = nullptr) {
@@ -108,16 +108,22 @@ inline void apply(const Linear &map, int64_t block, const float *x, int64_t toke
             if (map.scale) value *= map.scale[first + row];
             if (map.bias) value += map.bias[first + row];
         }
-    if (map.up && students)
+    if (map.up && students > 0)
         multiply_rows(map.up + first * map.rank, rows, low, students, map.rank, true, result);
 }
 
-// The results of a block one by one: token by token, as features of a token lie side by side wherever they go.
+// Calls `work` with the first and the number of the tokens of each group.
+template <typename Work> void each_group(int64_t tokens, const Work &work) {
+    for (int64_t first = 0; first < tokens; first += GROUP)
+        work(first, tokens - first < GROUP ? tokens - first : GROUP);
+}
+
+// Puts the results of some rows for a group one by one: token by token, as those lie side by side wherever they go.
 template <typename Put>
-void each_result(const Linear &map, int64_t block, int64_t tokens, const float *result, const Put &put) {
+void each_result(const float *result, int64_t first_row, int64_t rows, int64_t first_token, int64_t tokens,
+                 const Put &put) {
     for (int64_t token = 0; token < tokens; token++)
-        for (int64_t row = block * BLOCK; row < map.stop(block); row++)
-            put(row, token, result[row % BLOCK * GROUP + token]);
+        for (int64_t row = 0; row < rows; row++) put(first_row + row, first_token + token, result[row * GROUP + token]);
 }
 
 }  // namespace

@@ -1,4 +1,4 @@
-// A step of few tokens through the layers of Llama and its like: RMS norm, rotary attention, gated MLP.
+// A step through the layers of Llama and its like: RMS norm, rotary attention, gated MLP.
 
 #pragma once
 
@@ -144,9 +144,7 @@ class Sweep final : public Work {
                 before += maps[which]->features;
                 low += visit.students * maps[which]->rank;
             }
-            float results[BLOCK * GROUP];
-            apply(*maps[which], block, normed(), visit.count, low_ + low, visit.students, results);
-            each_result(*maps[which], block, visit.count, results, [&](int64_t row, int64_t token, float value) {
+            product(*maps[which], block, visit, normed(), low_ + low, [&](int64_t row, int64_t token, float value) {
                 projection_[token * projected + before + row] = value;
             });
         });
@@ -164,17 +162,22 @@ class Sweep final : public Work {
     void mlp(const Visit &visit, Walk &walk, float *mine) {
         const Layer &layer = *visit.layer;
         auto normed = lazily([&] { return norm(layer.before_mlp, visit, mine); });
-        const Linear *maps[] = {&layer.gate, &layer.up};
+        const Linear &gate = layer.gate, &up = layer.up, *maps[] = {&gate, &up};
         reduce(maps, 2, visit, walk, normed);
-        walk.phase(layer.gate.blocks(), [&](int64_t block) {
-            float gates[BLOCK * GROUP] = {}, ups[BLOCK * GROUP] = {};
-            const float *low_of_up = low_ + visit.students * layer.gate.rank;
-            apply(layer.gate, block, normed(), visit.count, low_, visit.students, gates);
-            apply(layer.up, block, normed(), visit.count, low_of_up, visit.students, ups);
-            for (int64_t at = 0; at < BLOCK * GROUP; at += LANES)
-                store(gates + at, silu(load(gates + at)) * load(ups + at));
-            each_result(layer.gate, block, visit.count, gates, [&](int64_t row, int64_t token, float value) {
-                activation_[token * layer.gate.features + row] = value;
+        walk.phase(gate.blocks(), [&](int64_t block) {
+            const float *low_of_up = low_ + visit.students * gate.rank;
+            each_group(visit.count, [&](int64_t first, int64_t count) {
+                float gates[BLOCK * GROUP] = {}, ups[BLOCK * GROUP] = {};
+                const float *x = normed() + first * gate.in;
+                const int64_t students = visit.students - first;
+                apply(gate, block, x, count, low_ + first * gate.rank, std::min(students, count), gates);
+                apply(up, block, x, count, low_of_up + first * up.rank, std::min(students, count), ups);
+                for (int64_t at = 0; at < BLOCK * GROUP; at += LANES)
+                    store(gates + at, silu(load(gates + at)) * load(ups + at));
+                each_result(gates, block * BLOCK, gate.stop(block) - block * BLOCK, first, count,
+                            [&](int64_t row, int64_t token, float value) {
+                                activation_[token * gate.features + row] = value;
+                            });
             });
         });
         add_to_hidden(layer.down, visit, walk, activation_);
@@ -185,9 +188,7 @@ class Sweep final : public Work {
         auto given = [&] { return x; };
         reduce(maps, 1, visit, walk, given);
         walk.phase(map.blocks(), [&](int64_t block) {
-            float results[BLOCK * GROUP];
-            apply(map, block, x, visit.count, low_, visit.students, results);
-            each_result(map, block, visit.count, results, [&](int64_t row, int64_t token, float value) {
+            product(map, block, visit, x, low_, [&](int64_t row, int64_t token, float value) {
                 step_.hidden[visit.tokens[token] * step_.width + row] += value;
             });
         });
@@ -209,11 +210,25 @@ class Sweep final : public Work {
             }
             const Linear &map = *maps[which];
             const int64_t first = block * BLOCK, rows = std::min<int64_t>(BLOCK, map.rank - first);
+            each_group(visit.students, [&](int64_t first_token, int64_t tokens) {
+                float results[BLOCK * GROUP];
+                const float *of_group = x() + first_token * map.in;
+                multiply_rows(map.down + first * map.in, rows, of_group, tokens, map.in, false, results);
+                each_result(results, first, rows, first_token, tokens, [&](int64_t row, int64_t token, float value) {
+                    low[token * map.rank + row] = value;
+                });
+            });
+        });
+    }
+
+    template <typename Put>
+    void product(const Linear &map, int64_t block, const Visit &visit, const float *x, const float *low,
+                 const Put &put) {
+        each_group(visit.count, [&](int64_t first, int64_t count) {
             float results[BLOCK * GROUP];
-            multiply_rows(map.down + first * map.in, rows, x(), visit.students, map.in, false, results);
-            for (int64_t row = 0; row < rows; row++)
-                for (int64_t token = 0; token < visit.students; token++)
-                    low[token * map.rank + first + row] = results[row * GROUP + token];
+            apply(map, block, x + first * map.in, count, low + first * map.rank,
+                  std::min(visit.students - first, count), results);
+            each_result(results, block * BLOCK, map.stop(block) - block * BLOCK, first, count, put);
         });
     }
 
