@@ -47,6 +47,11 @@ def build(say: Callable[[str], None]) -> Path:
     return library
 
 
+def source_sha256() -> str:
+    """Of what is compiled."""
+    return hashlib.sha256(b"\0".join(part.read_bytes() for part in _PARTS)).hexdigest()
+
+
 def _compiler() -> list[str]:
     named = shlex.split(os.environ.get("CXX", ""))
     for command in [named] if named else [["c++"], ["g++"], ["clang++"]]:
@@ -77,7 +82,7 @@ def _clear_abandoned(folder: Path) -> None:
 def _fingerprint(compiler: list[str]) -> str:
     """Of all that the library depends on: the source, the compiler and what this processor can do."""
     macros = _run([*compiler, *_OPTIONS, "-dM", "-E", "-x", "c++", os.devnull])
-    parts = (*(part.read_bytes() for part in _PARTS), macros, *(word.encode() for word in (*compiler, *_OPTIONS)))
+    parts = (source_sha256().encode(), macros, *(word.encode() for word in (*compiler, *_OPTIONS)))
     return hashlib.sha256(b"\0".join(parts)).hexdigest()[:16]
 
 
