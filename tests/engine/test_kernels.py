@@ -1,7 +1,11 @@
 """Compiled kernels against torch, and what happens where they cannot be compiled."""
 
+import os
 import shutil
 import stat
+import warnings
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -50,6 +54,51 @@ def test_int8_weights_are_what_they_stand_for(kernels: Kernels, tokens: int, wid
     out_TO = kernels.linear(x_TI, weight_OI, scale_O=scale_O)
 
     torch.testing.assert_close(out_TO, x_TI @ (weight_OI.float() * scale_O[:, None]).T, rtol=1e-4, atol=1e-2)
+
+
+@pytest.fixture
+def threads() -> Iterator[Callable[[int], None]]:
+    before = torch.get_num_threads()
+    yield torch.set_num_threads
+    torch.set_num_threads(before)
+
+
+def test_threads_change_nothing(kernels: Kernels, threads: Callable[[int], None]):
+    x_TI, weight_OI = random(0, 9, 100), random(1, 1000, 100)
+    threads(1)
+    expected_TO = kernels.linear(x_TI, weight_OI)
+
+    for count in (2, 3, 9):
+        threads(count)
+        for _ in range(50):
+            assert torch.equal(kernels.linear(x_TI, weight_OI), expected_TO)
+
+
+def test_callers_at_the_same_time_do_not_meet(kernels: Kernels, threads: Callable[[int], None]):
+    threads(3)
+    weight_OI = random(1, 500, 64)
+
+    def call(seed: int) -> bool:
+        x_TI = random(seed, 1 + seed % 7, 64)
+        return torch.allclose(kernels.linear(x_TI, weight_OI), F.linear(x_TI, weight_OI), atol=1e-4)
+
+    with ThreadPoolExecutor(4) as callers:
+        assert all(callers.map(call, range(400)))
+
+
+def test_a_process_that_forks_goes_on_alone(kernels: Kernels, threads: Callable[[int], None]):
+    threads(2)
+    x_TI, weight_OI = random(0, 3, 64), random(1, 500, 64)
+    expected_TO = kernels.linear(x_TI, weight_OI)
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)  # Python's, of threads that a child does not have
+        child = os.fork()
+    if not child:
+        is_right = torch.equal(kernels.linear(x_TI, weight_OI), expected_TO)
+        os._exit(0 if is_right else 1)
+
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
 
 
 @settings(max_examples=30)
@@ -164,8 +213,9 @@ def test_a_compiler_that_gets_it_wrong_is_found_out(tmp_path: Path, monkeypatch:
         f"""#!/bin/sh
         for argument in "$@"; do
             case "$argument" in *kernels.cpp)
-                sed 's/h\\[2\\] + h\\[3\\]/h[2] - h[3]/' "$argument" > {tmp_path}/wrong.cpp
-                argument={tmp_path}/wrong.cpp
+                cp "${{argument%/*}}"/*.h "$argument" {tmp_path}
+                sed -i 's/h\\[2\\] + h\\[3\\]/h[2] - h[3]/' {tmp_path}/vector.h
+                argument={tmp_path}/kernels.cpp
             esac
             set -- "$@" "$argument"; shift
         done

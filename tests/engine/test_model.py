@@ -12,6 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
+from anysize.engine.kernels.compiled import MOST_TOKENS
 from anysize.engine.kernels.kernels import Kernels
 from anysize.engine.linear import FastLinear
 from anysize.engine.model import Model, Row
@@ -159,6 +160,24 @@ def test_with_kernels_an_answer_is_the_same_to_the_bit_whatever_its_neighbours(
     alone = answered(0)
     for among in (1, 2, 3, 5, 9):
         assert torch.equal(torch.stack(answered(among).logits), torch.stack(alone.logits)), among
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("architecture", ["llama", "qwen2", "qwen3", "gpt2"])
+def test_a_step_of_not_too_many_tokens_goes_through_all_layers_in_one_call(
+    kernels: Kernels, architecture: str, kind: Kind, monkeypatch: pytest.MonkeyPatch
+):
+    calls: list[tuple[int, int, int]] = []
+    monkeypatch.setattr(kernels, "sweep", lambda *given, sweep=kernels.sweep: (calls.append(given), sweep(*given)))
+
+    def calls_for(*tokens: int) -> int:
+        calls.clear()
+        asked = [Asked((True, False, False, True), list(range(30, 30 + count)), 0, 40, 1) for count in tokens]
+        serve(Model(bank_of(architecture, kind), kv_bytes=1 << 18, kernels=kernels), asked)
+        return len(calls)
+
+    assert calls_for(8, 24) == (0 if architecture == "gpt2" else 1)
+    assert calls_for(*[40] * (MOST_TOKENS // 40), MOST_TOKENS % 40 + 1) == 0
 
 
 @pytest.mark.parametrize("kind", KINDS)

@@ -215,7 +215,7 @@ def test_layers_below_the_first_difference_are_not_called_for_what_is_known():
     def count(name: str, _layer: nn.Module, args: tuple[Tensor, ...]) -> None:
         ran[name] += args[0].shape[1]
 
-    for ref, layer in model._sweep._layers.items():
+    for ref, layer in model._sweep._layers._views.items():
         layer.register_forward_pre_hook(partial(count, f"{ref.owner} {ref.layer}"))
 
     one = Asked(LADDER[1].choice, prompt, arrives=0, chunk=30, answer_tokens=1)

@@ -54,6 +54,10 @@ class HiddenStates:
             states_TD, slots_T = states_TD[stored_N.to(device)], slots_T[stored_N]
         self.states_SD.index_copy_(0, slots_T.to(device), states_TD)
 
+    def have_room(self, pages: list[int], start: int) -> bool:
+        """Whether the tokens from `start` on have pages; see `write`."""
+        return start < len(pages) * self._page_tokens
+
     def _slots(self, pages: list[int], tokens_T: Tensor) -> Tensor:
         page_T = torch.tensor(pages)[tokens_T // self._page_tokens]
         return page_T * self._page_tokens + tokens_T % self._page_tokens

@@ -48,16 +48,18 @@ class Position:
     visits: tuple[Visit, ...]
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class Plan:
     """One step.
 
     Attributes:
+        tokens: how many each row brings, by its number.
         rows: numbers of the rows in packed order, before the first position.
         positions: 1 to M.
         last: for each row by its number, where its last token is after the last position.
     """
 
+    tokens: tuple[int, ...]
     rows: tuple[int, ...]
     positions: tuple[Position, ...]
     last: tuple[int, ...]
@@ -91,7 +93,7 @@ class _Planner:
         rows = tuple(self._packed)
         positions = tuple(self._position(position) for position in range(self._blocks.student_layers))
         stops = self._stops()
-        return Plan(rows, positions, tuple(stops[row] - 1 for row in range(len(rows))))
+        return Plan(tuple(self._tokens), rows, positions, tuple(stops[row] - 1 for row in range(len(rows))))
 
     def _position(self, position: int) -> Position:
         order = self._reorder(position)

@@ -59,6 +59,11 @@ class Sequence:
         """Where the tokens from `start` to before `stop` are stored: one tensor of slots a place."""
         return self._slots(self._pages_KP, start, stop).unbind()
 
+    @property
+    def pages_of_a_place(self) -> int:
+        """How many pages it has at each place."""
+        return self._pages_KP.shape[1]
+
     def address(self, place: int) -> int:
         """Where in memory the numbers of its pages at one place are, int64, for compiled kernels."""
         return self._pages_KP.data_ptr() + place * self._pages_KP.stride(0) * self._pages_KP.element_size()
@@ -119,6 +124,11 @@ class Row:
     sequence: Sequence
     token_ids: abc.Sequence[int]
     wants_logits: bool
+
+    @property
+    def tokens(self) -> int:
+        """How many they are."""
+        return len(self.token_ids)
 
     @property
     def start(self) -> int:

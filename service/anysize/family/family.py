@@ -124,6 +124,7 @@ class Family:
         loaded = read_family(folder, dtype=dtype, device=device)
         if quantization is not None:
             quantize(loaded.bank)
+        loaded.bank.settle()
         manifest = loaded.manifest
         return cls(
             manifest.name,
@@ -169,6 +170,7 @@ class Family:
         bank = Bank(architecture, blocks, teacher_model, student_model)
         if quantization is not None:
             quantize(bank)
+        bank.settle()
         return cls(name or teacher.resolve().name, bank, load_tokenizer(teacher), patch_order=patch_order)
 
     @property

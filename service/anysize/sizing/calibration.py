@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from anysize.engine.kernels.build import source_sha256
 from anysize.engine.workload import StepRow
 from anysize.errors import CalibrationError
 from anysize.family.family import Family, builtin_folder
@@ -42,7 +43,7 @@ class Key(_Part):
         processor: as the system names it.
         dtype: of the weights.
         threads: of torch.
-        compiled: whether compiled kernels are used.
+        kernels: the sha256 of what compiled kernels are made of, where they are used.
         quantize: what weights are rounded to, if anything.
         torch: its version.
     """
@@ -52,7 +53,7 @@ class Key(_Part):
     processor: str
     dtype: str
     threads: int
-    compiled: bool
+    kernels: str | None
     quantize: str | None
     torch: str
 
@@ -66,7 +67,7 @@ class Key(_Part):
             processor=_processor(),
             dtype=settings.dtype,
             threads=torch.get_num_threads(),
-            compiled=compiled,
+            kernels=source_sha256() if compiled else None,
             quantize=settings.quantize,
             torch=torch.__version__,
         )

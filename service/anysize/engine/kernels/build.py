@@ -11,13 +11,12 @@ from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 
-import torch
-
 from anysize.errors import SettingsError
 from anysize.family.fetch import cache_folder
 
 _SOURCE = Path(__file__).with_name("kernels.cpp")
-_OPTIONS = ("-std=c++17", "-O3", "-march=native", "-fPIC")
+_PARTS = (_SOURCE, *sorted(_SOURCE.parent.glob("*.h")))
+_OPTIONS = ("-std=c++17", "-O3", "-march=native", "-fPIC", "-pthread")
 _LIMIT_S = 300
 _UNFINISHED = ".kernels."
 # Nothing that is still being compiled is as old.
@@ -48,6 +47,11 @@ def build(say: Callable[[str], None]) -> Path:
     return library
 
 
+def source_sha256() -> str:
+    """Of what is compiled."""
+    return hashlib.sha256(b"\0".join(part.read_bytes() for part in _PARTS)).hexdigest()
+
+
 def _compiler() -> list[str]:
     named = shlex.split(os.environ.get("CXX", ""))
     for command in [named] if named else [["c++"], ["g++"], ["clang++"]]:
@@ -63,8 +67,7 @@ def _compile(compiler: list[str], library: Path) -> None:
     library.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=_UNFINISHED, dir=library.parent) as folder:
         built = Path(folder) / "kernels.so"
-        _run([*compiler, *_OPTIONS, "-fopenmp", "-c", str(_SOURCE), "-o", f"{built}.o"])
-        _run([*compiler, "-shared", f"{built}.o", "-o", str(built), *_openmp()])
+        _run([*compiler, *_OPTIONS, "-shared", str(_SOURCE), "-o", str(built)])
         built.replace(library)
 
 
@@ -77,22 +80,10 @@ def _clear_abandoned(folder: Path) -> None:
 
 
 def _fingerprint(compiler: list[str]) -> str:
-    """Of all that the library depends on: the source, the compiler, what this processor can do, and torch's OpenMP."""
+    """Of all that the library depends on: the source, the compiler and what this processor can do."""
     macros = _run([*compiler, *_OPTIONS, "-dM", "-E", "-x", "c++", os.devnull])
-    parts = (_SOURCE.read_bytes(), macros, *(part.encode() for part in (*compiler, *_OPTIONS, *_openmp())))
+    parts = (source_sha256().encode(), macros, *(word.encode() for word in (*compiler, *_OPTIONS)))
     return hashlib.sha256(b"\0".join(parts)).hexdigest()[:16]
-
-
-def _openmp() -> list[str]:
-    """The OpenMP library of torch, where it brings one: a second one would have threads of its own beside torch's."""
-    folders = (Path(torch.__file__).parent / "lib", Path(torch.__file__).parent.parent / "torch.libs")
-    found = [
-        file
-        for folder in folders
-        for kind in ("gomp", "omp", "iomp")
-        for file in sorted(folder.glob(f"lib{kind}[-.5]*"))
-    ]
-    return [str(found[0])] if found else ["-fopenmp"]
 
 
 def _run(command: list[str]) -> bytes:
@@ -101,8 +92,8 @@ def _run(command: list[str]) -> bytes:
     except subprocess.CalledProcessError as error:
         lines = error.stderr.decode(errors="replace").strip().splitlines()
         raise SettingsError(
-            f"{command[0]} cannot compile the kernels: {lines[0] if lines else 'it failed'}; it must know C++17 and "
-            "OpenMP. Name another compiler in CXX"
+            f"{command[0]} cannot compile the kernels: {lines[0] if lines else 'it failed'}; it must know C++17. "
+            "Name another compiler in CXX"
         ) from error
     except (OSError, subprocess.TimeoutExpired) as error:
         raise SettingsError(f"{command[0]} cannot compile the kernels: {error}") from error

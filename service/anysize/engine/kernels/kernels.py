@@ -2,7 +2,7 @@
 
 import ctypes
 from collections.abc import Callable
-from ctypes import c_float, c_int, c_int64, c_void_p
+from ctypes import c_double, c_float, c_int, c_int64, c_void_p
 from pathlib import Path
 from typing import Any
 
@@ -13,8 +13,8 @@ from torch.nn import functional as F
 from anysize.engine.kernels.build import build
 from anysize.errors import SettingsError
 
-# What a head may look like; larger ones are left to torch.
-_LANES, _MAX_WIDTH, _MAX_GROUP = 8, 256, 16
+# What a head may look like; others are left to torch.
+_LANES, _MAX_WIDTH = 8, 256
 
 
 class Kernels:
@@ -33,11 +33,12 @@ class Kernels:
         except OSError as error:
             raise SettingsError(f"the compiled kernels cannot be loaded: {error}; delete {library}") from error
         self._linear = _function(loaded.anysize_linear, *(c_void_p,) * 5, *(c_int64,) * 3, c_int)
-        self._rms_norm = _function(loaded.anysize_rms_norm, *(c_void_p,) * 3, *(c_int64,) * 2, c_float)
+        self._rms_norm = _function(loaded.anysize_rms_norm, *(c_void_p,) * 3, *(c_int64,) * 2, c_double)
         self._silu_times = _function(loaded.anysize_silu_times, *(c_void_p,) * 2, c_int64)
         self._attend = _function(
             loaded.anysize_attend, c_void_p, c_int64, *(c_void_p,) * 4, *(c_int64,) * 4, c_float, c_int
         )
+        self._sweep = _function(loaded.anysize_sweep, *(c_void_p,) * 2, c_int64, c_int)
         self._check(library)
 
     @classmethod
@@ -94,9 +95,9 @@ class Kernels:
         self._silu_times(gate.data_ptr(), up.data_ptr(), gate.numel())
         return gate
 
-    def can_attend(self, heads: int, width: int) -> bool:
-        """Whether `attend` knows a head of this width, and so many of them that share keys."""
-        return width % _LANES == 0 and width <= _MAX_WIDTH and heads <= _MAX_GROUP
+    def can_attend(self, width: int) -> bool:
+        """Whether `attend` knows heads of this width."""
+        return width % _LANES == 0 and width <= _MAX_WIDTH
 
     def attend(
         self, rows_R4: Tensor, query_THD: Tensor, keys_SGD: Tensor, values_SGD: Tensor, page_tokens: int, scaling: float
@@ -132,6 +133,16 @@ class Kernels:
             torch.get_num_threads(),
         )
         return out_THD
+
+    def sweep(self, step: int, visits: int, count: int) -> None:
+        """Take the tokens of a step through layers.
+
+        Args:
+            step: address of a `Step` of sweep.h.
+            visits: address of the first `Visit`.
+            count: of visits, one after another in memory.
+        """
+        self._sweep(step, visits, count, torch.get_num_threads())
 
     def _check(self, library: Path) -> None:
         """A compiler may be wrong, or the file may have been damaged since: compare once with torch."""

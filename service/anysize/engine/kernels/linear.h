@@ -1,0 +1,129 @@
+// Linear maps of few tokens, where every weight is read for little arithmetic.
+//
+// They work on torch's own tensors as they lie in memory, row-major, so no weight is packed or copied. What comes out for a
+// token does not depend on the tokens beside it: its sums are taken in one order for every number of tokens.
+
+#pragma once
+
+#include "vector.h"
+
+namespace {
+
+constexpr int PANEL = 3;  // rows of a weight at once; with TILE tokens their sums fill the vector registers
+constexpr int TILE = 4;
+constexpr int BLOCK = 8 * PANEL;  // rows that are a piece of work
+constexpr int GROUP = 32;         // tokens that go over a block together
+
+struct Linear {
+    const void *weight;  // [features, in]
+    const float *scale;  // of each row of an int8 weight; null for float32
+    const float *bias;   // or null
+    const float *down;   // [rank, in], of a student's update; null where there is none
+    const float *up;     // [features, rank]
+    int64_t rank, in, features;
+
+    int64_t blocks() const { return (features + BLOCK - 1) / BLOCK; }
+    int64_t stop(int64_t block) const { return (block + 1) * BLOCK < features ? (block + 1) * BLOCK : features; }
+};
+
+// result[row * GROUP + token]: ROWS rows of a weight times TOKENS tokens, added to what is there for an update. Of several
+// rows one that is needed soon is asked for meanwhile.
+template <int ROWS, int TOKENS, typename Weight>
+inline __attribute__((always_inline)) void multiply(const Weight *weight, const float *x, int64_t in, bool adds,
+                                                    float *result, const Weight *soon = nullptr) {
+    constexpr int64_t LINE = 64 / sizeof(Weight);
+    Vec total[ROWS][TOKENS] = {};
+    const int64_t whole = in / LANES * LANES;
+    for (int64_t p = 0; p < whole; p += LANES) {
+        if (ROWS > 1 && p % LINE == 0) __builtin_prefetch(soon + p);
+        Vec of_row[ROWS];
+        for (int row = 0; row < ROWS; row++) of_row[row] = load(weight + row * in + p);
+        for (int token = 0; token < TOKENS; token++) {
+            const Vec of_token = load(x + token * in + p);
+            for (int row = 0; row < ROWS; row++) total[row][token] = fused(of_row[row], of_token, total[row][token]);
+        }
+    }
+    if (whole < in)
+        for (int row = 0; row < ROWS; row++)
+            for (int token = 0; token < TOKENS; token++)
+                total[row][token] = fused(load_some(weight + row * in + whole, in - whole),
+                                          load_some(x + token * in + whole, in - whole), total[row][token]);
+    for (int row = 0; row < ROWS; row++) {
+        float sums_of_row[TILE];
+        if constexpr (TOKENS == TILE) {
+            const Quad four = sums(total[row][0], total[row][1], total[row][2], total[row][3]);
+            std::memcpy(sums_of_row, &four, sizeof four);
+        } else {
+            for (int token = 0; token < TOKENS; token++) sums_of_row[token] = sum(total[row][token]);
+        }
+        float *of_row = result + row * GROUP;
+        for (int token = 0; token < TOKENS; token++)
+            of_row[token] = adds ? of_row[token] + sums_of_row[token] : sums_of_row[token];
+    }
+}
+
+// The same for the first TILE of so many tokens, or all where they are fewer.
+template <int ROWS, typename Weight>
+void multiply_tile(const Weight *weight, const float *x, int64_t in, int64_t tokens, bool adds, float *result,
+                   const Weight *soon = nullptr) {
+    switch (tokens) {
+    case 1: return multiply<ROWS, 1>(weight, x, in, adds, result, soon);
+    case 2: return multiply<ROWS, 2>(weight, x, in, adds, result, soon);
+    case 3: return multiply<ROWS, 3>(weight, x, in, adds, result, soon);
+    default: return multiply<ROWS, TILE>(weight, x, in, adds, result, soon);
+    }
+}
+
+// Rows of a weight times up to GROUP tokens.
+template <typename Weight>
+void multiply_rows(const Weight *weight, int64_t rows, const float *x, int64_t tokens, int64_t in, bool adds,
+                   float *result) {
+    int64_t row = 0;
+    // While many tokens go over a panel, a tile at a time, the rows of the next one come in: that is the only wait. Few
+    // tokens are over a row before the next one can be there, and one stream of rows is what memory reads fastest.
+    if (tokens > TILE)
+        for (; row + PANEL <= rows; row += PANEL)
+            for (int64_t token = 0; token < tokens; token += TILE) {
+                const Weight *soon = weight + (row + PANEL + token / TILE % PANEL) * in;
+                multiply_tile<PANEL>(weight + row * in, x + token * in, in, tokens - token, adds,
+                                     result + row * GROUP + token, soon);
+            }
+    for (; row < rows; row++)
+        for (int64_t token = 0; token < tokens; token += TILE)
+            multiply_tile<1>(weight + row * in, x + token * in, in, tokens - token, adds, result + row * GROUP + token);
+}
+
+// A block of a map's rows for up to GROUP tokens; the first `students` of these with their update, which has them as `low`
+// [students, rank] already.
+inline void apply(const Linear &map, int64_t block, const float *x, int64_t tokens, const float *low, int64_t students,
+                  float *result) {
+    const int64_t first = block * BLOCK, rows = map.stop(block) - first;
+    if (map.scale)
+        multiply_rows(static_cast<const int8_t *>(map.weight) + first * map.in, rows, x, tokens, map.in, false, result);
+    else
+        multiply_rows(static_cast<const float *>(map.weight) + first * map.in, rows, x, tokens, map.in, false, result);
+    for (int64_t row = 0; row < rows; row++)
+        for (int64_t token = 0; token < tokens; token++) {
+            float &value = result[row * GROUP + token];
+            if (map.scale) value *= map.scale[first + row];
+            if (map.bias) value += map.bias[first + row];
+        }
+    if (map.up && students > 0)
+        multiply_rows(map.up + first * map.rank, rows, low, students, map.rank, true, result);
+}
+
+// Calls `work` with the first and the number of the tokens of each group.
+template <typename Work> void each_group(int64_t tokens, const Work &work) {
+    for (int64_t first = 0; first < tokens; first += GROUP)
+        work(first, tokens - first < GROUP ? tokens - first : GROUP);
+}
+
+// Puts the results of some rows for a group one by one: token by token, as those lie side by side wherever they go.
+template <typename Put>
+void each_result(const float *result, int64_t first_row, int64_t rows, int64_t first_token, int64_t tokens,
+                 const Put &put) {
+    for (int64_t token = 0; token < tokens; token++)
+        for (int64_t row = 0; row < rows; row++) put(first_row + row, first_token + token, result[row * GROUP + token]);
+}
+
+}  // namespace
