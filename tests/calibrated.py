@@ -12,9 +12,7 @@ MS_A_LAYER = 10.0
 def calibration(family: Family, ms_a_layer: float = MS_A_LAYER) -> Calibration:
     """By default steps take a thousand times longer than a tiny model's, so that load and correction change little."""
     step: dict[str, Any] = {"variant": "teacher", "tokens": 1, "stored": 0, "wants_logits": True}
-    key = Key(
-        family_sha256="", device="cpu", processor="", dtype="", threads=1, kernels=None, quantize=None, torch=""
-    )
+    key = Key(family_sha256="", device="cpu", processor="", dtype="", threads=1, kernels=None, quantize=None, torch="")
     return Calibration(
         schema_version=1,
         key=key,
