@@ -128,7 +128,7 @@ async def _invalid(request: Request, error: Exception) -> JSONResponse:
 async def _http(request: Request, error: Exception) -> JSONResponse:
     assert isinstance(error, HTTPException)
     if isinstance(error.__cause__, MemoryError):  # FastAPI's answer to what reading the body raises
-        return await _no_memory(request, error.__cause__)
+        return _short_of_memory(request)
     if isinstance(error.__cause__, ValueError | RecursionError):  # and to what `json.loads` raises
         message = "the body is no JSON: it is no UTF-8, nested too deeply or the like"
         return error_response(request.scope["path"], 422, "invalid_json", message)
@@ -137,13 +137,17 @@ async def _http(request: Request, error: Exception) -> JSONResponse:
 
 
 async def _no_memory(request: Request, _error: Exception) -> JSONResponse:
+    return _short_of_memory(request)
+
+
+def _short_of_memory(request: Request) -> JSONResponse:
     logger.error("request %s: not enough memory", request.scope.get(REQUEST_ID, ""))
     return error_response_of(NO_MEMORY, request.scope["path"])
 
 
 async def _unexpected(request: Request, error: Exception) -> JSONResponse:
     if isinstance(error, MemoryError):  # further out than where these are answered otherwise
-        return await _no_memory(request, error)
+        return _short_of_memory(request)
     # Neither the path nor the error's message: both may hold what the client wrote.
     frames = "".join(traceback.format_tb(error.__traceback__))
     request_id = request.scope.get(REQUEST_ID, "")
