@@ -49,6 +49,7 @@ def metric(client: httpx.Client, name: str) -> float:
     return next(float(line.split()[1]) for line in lines if line.startswith(f"{name} "))
 
 
+@pytest.mark.fault
 @pytest.mark.timeout(1500)
 def test_a_service_without_memory_says_so_and_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     write_tiny_family(tmp_path / "family")
