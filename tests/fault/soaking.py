@@ -24,6 +24,8 @@ _HOSTILE = (
     b"\xff" * 100,
 )
 _CLIENTS = 3
+# A machine may stand still for a while in so long a time.
+_PATIENCE_S = 600
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,6 +103,7 @@ def _client(service: RunningService, requests: int, apart_s: float, seed: int) -
     started_s = time.monotonic()
     sizes = [size.id for size in service.family.ladder]
     with service.client() as client:
+        client.timeout = _PATIENCE_S
         for number in range(requests):
             time.sleep(max(0.0, started_s + number * apart_s - time.monotonic()))
             kind = chance.random()
@@ -114,6 +117,7 @@ def _client(service: RunningService, requests: int, apart_s: float, seed: int) -
             elif kind < 0.2:
                 text = b'{"prompt": "abc", "max_tokens": 100, "stream": true}'
                 with service.raw() as connection:
+                    connection.settimeout(_PATIENCE_S)
                     connection.sendall(http_request(text, f"Content-Length: {len(text)}"))
                     connection.recv(chance.randint(1, 200))
             elif kind < 0.3:
