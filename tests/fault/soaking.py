@@ -1,5 +1,6 @@
 """A service under ordinary and hostile requests for a while, and what of the machine it keeps."""
 
+import ctypes
 import gc
 import random
 import statistics
@@ -23,6 +24,8 @@ _HOSTILE = (
     b"[" * 5000,
     b"\xff" * 100,
 )
+# Few words, all of which the tokenizer soon knows: it keeps those that it has seen, up to some thousands.
+_WORDS = ("sea", "river", "a", "the", "deep", "blue", "is", "0123", "ocean.", "of", "and", "many-sided")
 _CLIENTS = 3
 # A machine may stand still for a while in so long a time.
 _PATIENCE_S = 600
@@ -40,6 +43,7 @@ class Held:
     @classmethod
     def now(cls, answered: int) -> "Held":
         gc.collect()
+        ctypes.CDLL(None).malloc_trim(0)  # what is free already is kept by nobody
         process = psutil.Process()
         return cls(process.memory_info().rss, process.num_fds(), process.num_threads(), answered)
 
@@ -108,7 +112,7 @@ def _client(service: RunningService, requests: int, apart_s: float, seed: int) -
             time.sleep(max(0.0, started_s + number * apart_s - time.monotonic()))
             kind = chance.random()
             body = {
-                "prompt": "".join(chance.choices("abcdef ", k=chance.randint(1, 60))),
+                "prompt": " ".join(chance.choices(_WORDS, k=chance.randint(1, 12))),
                 "max_tokens": chance.randint(1, 6),
                 "variant": chance.choice(sizes),
             }
