@@ -162,7 +162,7 @@ def test_the_page_needs_nothing_beside_it(tmp_path: Path):
     assert written.count("<details>") == written.count("</details>") == len(experiments)
 
 
-@pytest.mark.fault
+@pytest.mark.nightly
 @pytest.mark.timeout(1800)
 def test_a_report_of_a_tiny_family_and_again(tmp_path: Path):
     write_tiny_family(tmp_path / "family", teacher_layers=8, kept=(0, 2, 4, 6))
