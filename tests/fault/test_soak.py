@@ -15,7 +15,9 @@ MOST_MORE = 2
 @pytest.fixture
 def service() -> Iterator[RunningService]:
     # Few pages, so that all of them have been written once the service is warm.
-    with serving(long_winded_family(), kv_bytes=2 << 20, max_body_bytes=1 << 16, max_queued_requests=64) as service:
+    with serving(
+        long_winded_family(), kv_bytes=2 << 20, max_body_bytes=1 << 16, max_queued_requests=64, stall_s=3600
+    ) as service:
         yield service
 
 
