@@ -23,12 +23,12 @@ test: $(VENV)/.dev
 .PHONY: test-fault  ## Run the tests that break things on purpose and take minutes.
 test-fault: $(VENV)/.dev
 	@$(BIN)/anysize fetch
-	@$(BIN)/python -m pytest -m fault
+	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m fault -n auto --dist worksteal --timeout 1500
 
 .PHONY: test-nightly  ## Run the tests that take an hour or so.
 test-nightly: $(VENV)/.dev
 	@$(BIN)/anysize fetch
-	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m nightly
+	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m nightly --timeout 7200
 
 .PHONY: audit  ## Look for known holes in what is pinned and dangerous calls in the code; list the parts (build/sbom.json).
 audit: $(VENV)/.dev $(VENV)-audit/.done

@@ -19,13 +19,13 @@ def in_processes(count: int, target: Callable[..., None], *arguments: Any) -> li
     children = [CONTEXT.Process(target=_run, args=(rank, count, port, target, arguments)) for rank in range(count)]
     for child in children:
         child.start()
-    for child in children:
-        child.join(timeout=240)
-    codes = [child.exitcode for child in children]
-    for child in children:
-        child.kill()
-    assert None not in codes, "a process hangs"
-    return [code for code in codes if code is not None]
+    try:
+        for child in children:
+            child.join()
+    finally:  # the test's own limit, if they hang
+        for child in children:
+            child.kill()
+    return [child.exitcode for child in children if child.exitcode is not None]
 
 
 def _run(rank: int, count: int, port: int, target: Callable[..., None], arguments: tuple[Any, ...]) -> None:

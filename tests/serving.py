@@ -53,12 +53,19 @@ class RunningService:
 
 @contextmanager
 def serving(
-    family: WatchedFamily, *, kv_bytes: int = KV_BYTES, calibration: Calibration | None = None, **settings: Any
+    family: WatchedFamily,
+    *,
+    kv_bytes: int = KV_BYTES,
+    calibration: Calibration | None = None,
+    send_buffer_bytes: int | None = None,
+    **settings: Any,
 ) -> Iterator[RunningService]:
-    """Serve a family; stops at the end, whatever still runs."""
+    """Serve a family; stops at the end, whatever still runs. The machine's own buffers may be bounded."""
     given = {"max_queued_requests": 8, "prefill_chunk_tokens": 16, "drain_s": 20.0, **settings}
     app = create_app(Settings(**given), family, WatchedModel(family, kv_bytes=kv_bytes), calibration)
     with socket.socket(socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP) as listener:  # as `anysize serve` does
+        if send_buffer_bytes is not None:  # of each connection, which takes it over
+            listener.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, send_buffer_bytes)
         listener.bind(("127.0.0.1", 0))
         server = uvicorn.Server(server_config(app, app.state.service.settings, log_level="critical"))
         thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]}, daemon=True)

@@ -84,6 +84,8 @@ class Settings(BaseSettings):
     """The most tokens one request may ask for, in all its answers together."""
     max_body_bytes: int = Field(default=2 << 20, ge=1024, le=1 << 30)
     """Of a request's body."""
+    max_connections: int = Field(default=512, ge=1, le=100_000)
+    """Connections at a time, idle ones included; one more gets a 503 and is closed. Each takes a file descriptor."""
     head_timeout_s: float = Field(default=10.0, gt=0, le=3600)
     """How long the head of a request may take to arrive; then its connection is closed."""
     body_timeout_s: float = Field(default=30.0, gt=0, le=3600)

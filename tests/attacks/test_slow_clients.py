@@ -80,6 +80,32 @@ def test_connections_that_are_held_would_be_seen(hurried: RunningService, monkey
         hold(hurried, 3, patience_s=1)
 
 
+def crowd(service: RunningService, most: int) -> None:
+    """Hold as many connections as there may be; one more is turned away, until one of them has gone."""
+    with contextlib.ExitStack() as stack:
+        held = [stack.enter_context(service.raw()) for _ in range(most)]
+        with service.raw() as one_more:
+            seen = bytearray()
+            eventually(lambda: has_ended(one_more, seen))
+        assert seen.startswith(b"HTTP/1.1 503 Service Unavailable\r\n"), "it was let in"
+        assert b"the %d connections that it allows" % most in seen
+        held[0].sendall(http_request(b"", "Connection: close", path="/ready", method="GET"))
+        seen = bytearray()
+        eventually(lambda: has_ended(held[0], seen))
+        assert seen.startswith(b"HTTP/1.1 200 ")
+        assert service.generate(prompt="abc", max_tokens=2).status_code == 200
+
+
+def test_more_connections_than_allowed_are_turned_away_and_the_others_served():
+    with serving(long_winded_family(), max_connections=5) as service:
+        crowd(service, 5)
+
+
+def test_connections_without_a_limit_would_be_seen(hurried: RunningService):
+    with pytest.raises(AssertionError, match="it was let in"):
+        crowd(hurried, 5)
+
+
 @pytest.mark.parametrize("first", [b"", http_request(b"", path="/ready", method="GET")], ids=["new", "kept"])
 def test_a_connection_on_which_nothing_comes_is_closed_without_a_word(hurried: RunningService, first: bytes):
     with hurried.raw() as connection:

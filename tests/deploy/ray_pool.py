@@ -8,10 +8,12 @@ import tempfile
 
 import ray
 from ray import serve
+from ray.serve._private import api, client
 
 from anysize_ray import Fleet, build
 
 _TRIES = 3
+_PROXY_WITHIN_S = 400
 
 
 def start(cpus: int, folder: str) -> None:
@@ -36,6 +38,8 @@ family, replicas, port = sys.argv[1:]
 # Sockets lie below, and their paths have to be short.
 with tempfile.TemporaryDirectory(prefix="ray-", dir="/tmp", ignore_cleanup_errors=True) as scratch:
     start(int(replicas) + 1, scratch)
+    # A busy machine takes longer for a proxy than the minute that Serve waits, and there is no setting for it.
+    api.HTTP_PROXY_TIMEOUT = client.HTTP_PROXY_TIMEOUT = _PROXY_WITHIN_S
     try:
         serve.start(http_options={"host": "127.0.0.1", "port": int(port)})
         fleet = Fleet.model_validate({"family": family, "min_replicas": int(replicas), "max_replicas": int(replicas)})

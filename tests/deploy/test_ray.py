@@ -63,6 +63,8 @@ def running_pool(folder: Path) -> Iterator[Pool]:
         port = free.getsockname()[1]
     paths = [*(str(REPOSITORY / name) for name in ("service", "deploy/ray")), os.environ.get("PYTHONPATH", "")]
     given = {"PYTHONPATH": os.pathsep.join(paths), "RAY_USAGE_STATS_ENABLED": "0", "ANYSIZE_COMPILE": "false"}
+    # Ray gives its proxy 5 s to get ready and starts another after that, which a busy machine does not keep up with.
+    given |= {"RAY_SERVE_PROXY_READY_CHECK_TIMEOUT_S": "120", "RAY_SERVE_PROXY_HEALTH_CHECK_TIMEOUT_S": "60"}
     command = [sys.executable, str(POOL), str(folder), str(REPLICAS), str(port)]
     environment = {**os.environ, **given}
     with (folder.parent / "ray.out").open("w+") as output, (folder.parent / "ray.log").open("w") as log:

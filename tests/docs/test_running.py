@@ -120,7 +120,7 @@ def test_a_command_that_is_not_run_says_why() -> None:
         assert reason_not_to(command) or known.match(command), f"no test runs this command: {command}"
 
 
-@pytest.mark.fault
+@pytest.mark.nightly
 @pytest.mark.timeout(3600)
 @pytest.mark.parametrize("page", PAGES)
 def test_the_commands_of_a_page_run_in_their_order(page: str, tmp_path: Path) -> None:

@@ -1,5 +1,6 @@
 """A service under ordinary and hostile requests for a while, and what of the machine it keeps."""
 
+import ctypes
 import gc
 import random
 import statistics
@@ -7,6 +8,8 @@ import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
+from itertools import count
 
 import psutil
 from models import eventually
@@ -21,7 +24,11 @@ _HOSTILE = (
     b"[" * 5000,
     b"\xff" * 100,
 )
+# Few words, all of which the tokenizer soon knows: it keeps those that it has seen, up to some thousands.
+_WORDS = ("sea", "river", "a", "the", "deep", "blue", "is", "0123", "ocean.", "of", "and", "many-sided")
 _CLIENTS = 3
+# A machine may stand still for a while in so long a time.
+_PATIENCE_S = 600
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,6 +43,7 @@ class Held:
     @classmethod
     def now(cls, answered: int) -> "Held":
         gc.collect()
+        ctypes.CDLL(None).malloc_trim(0)  # what is free already is kept by nobody
         process = psutil.Process()
         return cls(process.memory_info().rss, process.num_fds(), process.num_threads(), answered)
 
@@ -61,15 +69,32 @@ class Soaked:
         return what(self.rounds[-1]) - what(self.rounds[0])
 
 
-def soak(service: RunningService, *, rounds: int, requests: int, warm: int = 3) -> Soaked:
-    """Send so many requests in each round, of every kind and size, some of them hostile and some cut off."""
+def soak(
+    service: RunningService, *, rounds: int, requests: int, warm: int = 3, load: float = 1.0, minutes: float = 0
+) -> Soaked:
+    """Send so many requests in each round, of every kind and size, some of them hostile and some cut off.
+
+    Args:
+        service: that is asked.
+        rounds: at least, after those that warm the service up.
+        requests: in each of them.
+        warm: rounds of which nothing is kept. They go as fast as they can.
+        load: share of what the last of these rounds showed to be possible, by which requests come afterwards.
+        minutes: at least, after the warm rounds.
+    """
     held: list[Held] = []
+    apart_s, end_s = 0.0, 0.0
     with ThreadPoolExecutor(_CLIENTS) as pool:
-        for number in range(warm + rounds):
-            shares = [requests // _CLIENTS] * _CLIENTS
-            seeds = [number * _CLIENTS + place for place in range(_CLIENTS)]
-            for done in pool.map(lambda one: _client(service, *one), zip(shares, seeds, strict=True)):
+        for number in count():
+            if number >= warm + rounds and time.monotonic() >= end_s:
+                break
+            started_s = time.monotonic()
+            seeds = range(number * _CLIENTS, (number + 1) * _CLIENTS)
+            for done in pool.map(partial(_client, service, requests // _CLIENTS, apart_s), seeds):
                 assert done
+            if number == warm - 1:
+                end_s = time.monotonic() + 60 * minutes
+                apart_s = (time.monotonic() - started_s) / (requests // _CLIENTS) / load if load < 1 else 0.0
             eventually(lambda: service.state.engine.state().running + service.state.engine.state().waiting == 0)
             time.sleep(0.1)  # connections that were cut are closed by then
             if number >= warm:
@@ -77,14 +102,17 @@ def soak(service: RunningService, *, rounds: int, requests: int, warm: int = 3) 
     return Soaked(tuple(held))
 
 
-def _client(service: RunningService, requests: int, seed: int) -> bool:
+def _client(service: RunningService, requests: int, apart_s: float, seed: int) -> bool:
     chance = random.Random(seed)
+    started_s = time.monotonic()
     sizes = [size.id for size in service.family.ladder]
     with service.client() as client:
-        for _ in range(requests):
+        client.timeout = _PATIENCE_S
+        for number in range(requests):
+            time.sleep(max(0.0, started_s + number * apart_s - time.monotonic()))
             kind = chance.random()
             body = {
-                "prompt": "".join(chance.choices("abcdef ", k=chance.randint(1, 60))),
+                "prompt": " ".join(chance.choices(_WORDS, k=chance.randint(1, 12))),
                 "max_tokens": chance.randint(1, 6),
                 "variant": chance.choice(sizes),
             }
@@ -93,6 +121,7 @@ def _client(service: RunningService, requests: int, seed: int) -> bool:
             elif kind < 0.2:
                 text = b'{"prompt": "abc", "max_tokens": 100, "stream": true}'
                 with service.raw() as connection:
+                    connection.settimeout(_PATIENCE_S)
                     connection.sendall(http_request(text, f"Content-Length: {len(text)}"))
                     connection.recv(chance.randint(1, 200))
             elif kind < 0.3:

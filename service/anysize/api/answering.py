@@ -9,7 +9,6 @@ from threading import Event
 from typing import Annotated
 
 from fastapi import Header, Request
-from starlette.concurrency import run_in_threadpool
 
 from anysize.api.events import EventStream, Script
 from anysize.api.leaving import cancelled_on_disconnect
@@ -95,7 +94,7 @@ async def prepare(service: ServiceState, wanted: Wanted) -> list[Prepared]:
         # A full queue refuses before anybody pays for a tokenizer.
         service.engine.check_room()
         # Tokenizing a long prompt takes long enough to hold up everybody else's event loop; so may looking ahead.
-        encoded, promise = await run_in_threadpool(_encoded_and_promised, wanted, service)
+        encoded, promise = await service.readers.run(_encoded_and_promised, wanted, service)
     except AnysizeError as error:
         service.metrics.failed(error)
         raise

@@ -24,6 +24,7 @@ from anysize.api.openai import chat, completions, models
 from anysize.api.openai.errors import PREFIX, OpenAIErrorOut
 from anysize.api.page import install_page
 from anysize.api.prompt import PromptEncoder
+from anysize.api.readers import Readers
 from anysize.api.record import REQUEST_ID
 from anysize.api.schemas import ErrorOut
 from anysize.api.state import ServiceState
@@ -68,12 +69,15 @@ def create_app(settings: Settings, family: Family, model: StepModel, calibration
     tracing = _tracing(settings, family)
 
     @asynccontextmanager
-    async def life(_app: FastAPI) -> AsyncIterator[None]:
+    async def life(app: FastAPI) -> AsyncIterator[None]:
+        readers: Readers = app.state.service.readers
+        readers.start()
         engine.start()
         try:
             yield
         finally:
             await run_in_threadpool(engine.stop, within_s=settings.drain_s)
+            readers.stop()
             if tracing is not None:
                 await run_in_threadpool(tracing.close)
 

@@ -1,6 +1,7 @@
-"""Connections that end where a client only holds them: sends no head, no rest of a body, takes no answer."""
+"""Connections, so many and no more, that end where a client only holds them: sends no head, takes no answer."""
 
 import asyncio
+from http import HTTPStatus
 from typing import Any, ClassVar
 
 import h11
@@ -18,12 +19,14 @@ class Connection(H11Protocol):
     A body that somebody waits for has its limit in `BodyLimit`, which can answer in the shape of the route.
 
     Attributes:
+        max_connections: that are served at a time.
         head_timeout_s: how long a request's head may take to arrive, and so what is left of a body whose request has
             been answered already.
         write_timeout_s: how long the client may take next to nothing while more is buffered than should be, or while
             the connection only waits to hand over its last bytes.
     """
 
+    max_connections: ClassVar[int]
     head_timeout_s: ClassVar[float]
     write_timeout_s: ClassVar[float]
 
@@ -34,8 +37,10 @@ class Connection(H11Protocol):
         self._taking: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: asyncio.Transport) -> None:
-        """Wait for a head."""
+        """Wait for a head, unless there are too many who do."""
         super().connection_made(transport)
+        if len(self.connections) > self.max_connections:
+            self._turn_away()
         self._watch()
 
     def data_received(self, data: bytes) -> None:
@@ -110,15 +115,20 @@ class Connection(H11Protocol):
         """The client has not sent in time what it owes."""
         has_begun, _ = self.conn.trailing_data
         if self.conn.their_state is h11.IDLE and has_begun:
-            headers = [("Content-Type", "text/plain; charset=utf-8"), ("Connection", "close")]
-            message = f"The head of the request did not arrive within {self.head_timeout_s:g} s."
-            self.transport.write(
-                self.conn.send(h11.Response(status_code=408, headers=headers, reason=b"Request Timeout"))
-                + self.conn.send(h11.Data(data=message.encode()))
-                + self.conn.send(h11.EndOfMessage())
-            )
+            self._say(408, f"The head of the request did not arrive within {self.head_timeout_s:g} s.")
         self.transport.close()
         self._watch()
+
+    def _turn_away(self) -> None:
+        self._say(503, f"The service has the {self.max_connections} connections that it allows. Try again later.")
+        self.transport.close()
+
+    def _say(self, status: int, message: str) -> None:
+        """A whole answer, where no app is asked for one."""
+        headers = [("Content-Type", "text/plain; charset=utf-8"), ("Connection", "close")]
+        head = h11.Response(status_code=status, headers=headers, reason=HTTPStatus(status).phrase.encode())
+        for event in (head, h11.Data(data=message.encode()), h11.EndOfMessage()):
+            self.transport.write(self.conn.send(event))
 
     def _must_take(self) -> None:
         if self._taking is None:
@@ -137,6 +147,7 @@ def connections(settings: Settings) -> type[Connection]:
     """The connections of a service, as uvicorn's setting `http` takes them."""
 
     class Timed(Connection):
+        max_connections = settings.max_connections
         head_timeout_s = settings.head_timeout_s
         write_timeout_s = settings.write_timeout_s
 

@@ -45,12 +45,15 @@ STATUS: dict[type[AnysizeError], tuple[int, str]] = {
     EngineError: (503, "engine_unavailable"),
 }
 
+NO_MEMORY = EngineError("there was not enough memory to answer this request; ask again, or for less")
+
 
 def install_error_handlers(app: FastAPI) -> None:
     """Give every error of the app the one shape."""
     app.add_exception_handler(AnysizeError, _known)
     app.add_exception_handler(RequestValidationError, _invalid)
     app.add_exception_handler(HTTPException, _http)
+    app.add_exception_handler(MemoryError, _no_memory)
     app.add_exception_handler(Exception, _unexpected)
 
 
@@ -124,14 +127,27 @@ async def _invalid(request: Request, error: Exception) -> JSONResponse:
 
 async def _http(request: Request, error: Exception) -> JSONResponse:
     assert isinstance(error, HTTPException)
-    if isinstance(error.__cause__, ValueError | RecursionError):  # FastAPI's answer to what `json.loads` raises
+    if isinstance(error.__cause__, MemoryError):  # FastAPI's answer to what reading the body raises
+        return _short_of_memory(request)
+    if isinstance(error.__cause__, ValueError | RecursionError):  # and to what `json.loads` raises
         message = "the body is no JSON: it is no UTF-8, nested too deeply or the like"
         return error_response(request.scope["path"], 422, "invalid_json", message)
     kind = _HTTP_KINDS.get(error.status_code, "http_error")
     return error_response(request.scope["path"], error.status_code, kind, str(error.detail), headers=error.headers)
 
 
+async def _no_memory(request: Request, _error: Exception) -> JSONResponse:
+    return _short_of_memory(request)
+
+
+def _short_of_memory(request: Request) -> JSONResponse:
+    logger.error("request %s: not enough memory", request.scope.get(REQUEST_ID, ""))
+    return error_response_of(NO_MEMORY, request.scope["path"])
+
+
 async def _unexpected(request: Request, error: Exception) -> JSONResponse:
+    if isinstance(error, MemoryError):  # further out than where these are answered otherwise
+        return _short_of_memory(request)
     # Neither the path nor the error's message: both may hold what the client wrote.
     frames = "".join(traceback.format_tb(error.__traceback__))
     request_id = request.scope.get(REQUEST_ID, "")

@@ -11,6 +11,7 @@ from typing import Protocol
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
+from anysize.api.errors import NO_MEMORY
 from anysize.api.leaving import cancelled_on_disconnect
 from anysize.engine.engine import Engine
 from anysize.engine.request import Completion, GenerationRequest, Piece
@@ -116,25 +117,43 @@ class EventStream(Response):
                 future.done() for future in self._futures
             )  # before taking what is unread: nothing comes after
             pieces = [(place, piece) for place, stream in enumerate(self._streams) for piece in stream.take()]
-            events = [self._script.text(place, piece) for place, piece in pieces]
-            if is_done:
-                outcomes = [_outcome(future) for future in self._futures]
-                error = next((outcome for outcome in outcomes if isinstance(outcome, AnysizeError)), None)
-                if error is not None and not is_begun and not pieces:
-                    await self._script.refused(error)(scope, receive, send)
-                    return
-                completions = [outcome for outcome in outcomes if isinstance(outcome, Completion)]
-                events.append(self._script.broken(error) if error else self._script.done(completions))
-            if not is_begun and (pieces or is_done):
-                events.insert(0, self._script.begun())
+            outcomes = [_outcome(future) for future in self._futures] if is_done else []
+            if not (pieces or outcomes):
+                continue
+            error = next((outcome for outcome in outcomes if isinstance(outcome, AnysizeError)), None)
+            if error is not None and not is_begun and not pieces:
+                await self._script.refused(error)(scope, receive, send)
+                return
+            try:
+                body = self._worded(pieces, outcomes, error)
+                body = body if is_begun else self._script.begun() + body
+            except MemoryError:
+                if not is_begun:
+                    raise
+                self._requests[0].cancelled.set()
+                body, is_done = self._script.broken(NO_MEMORY), True
+            if not is_begun:
                 await send({"type": "http.response.start", "status": 200, "headers": self.raw_headers})
                 is_begun = True
-            body = b"".join(events)
             if body or is_done:
                 async with asyncio.timeout(self._write_timeout_s):
                     await send({"type": "http.response.body", "body": body, "more_body": not is_done})
             if is_done:
                 return
+
+    def _worded(
+        self,
+        pieces: Sequence[tuple[int, Piece]],
+        outcomes: Sequence[Completion | AnysizeError],
+        error: AnysizeError | None,
+    ) -> bytes:
+        """What is new; the end of the stream where there are outcomes, one of which may be an error."""
+        events = [self._script.text(place, piece) for place, piece in pieces]
+        if error is not None:
+            events.append(self._script.broken(error))
+        elif outcomes:
+            events.append(self._script.done([outcome for outcome in outcomes if isinstance(outcome, Completion)]))
+        return b"".join(events)
 
     def _ended(self, place: int, on_end: OnEnd, future: "Future[Completion]") -> None:
         """From whichever thread ends a request."""

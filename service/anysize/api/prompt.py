@@ -91,6 +91,8 @@ class PromptEncoder:
                     # Marks control tokens in what users wrote before rendering, and reads those as plain text.
                     sanitize_control_tokens=True,
                 )
+        except MemoryError:
+            raise
         except Exception as error:
             raise RequestError(f"the chat template of {self._name} refuses these messages: {error}") from error
         return _some(cast(list[int], ids))

@@ -10,6 +10,7 @@ from anysize.api.access import Access
 from anysize.api.answer import TokenTexts
 from anysize.api.metrics import Metrics
 from anysize.api.prompt import PromptEncoder
+from anysize.api.readers import Readers
 from anysize.engine.engine import Engine
 from anysize.engine.grammars import Grammars
 from anysize.family.family import Family
@@ -34,10 +35,12 @@ class ServiceState:
     planner: Planner | None
     grammars: Grammars
     access: Access
+    readers: Readers = field(default_factory=Readers)
     started_s: int = field(default_factory=lambda: int(time.time()))
 
 
-def _state(request: Request) -> ServiceState:
+async def _state(request: Request) -> ServiceState:
+    # Not `def`: FastAPI would ask a thread for it, and make one if there is none.
     return cast(ServiceState, request.app.state.service)
 
 

@@ -208,8 +208,8 @@ def test_the_committed_report_says_what_its_data_say(experiment: Experiment):
     assert all(f"| {' | '.join(row)} |" in section for row in verdict.rows)
 
 
-@pytest.mark.fault
-@pytest.mark.timeout(900)
+@pytest.mark.nightly
+@pytest.mark.timeout(1800)
 def test_a_report_of_a_tiny_family_and_again(tmp_path: Path):
     write_tiny_family(tmp_path / "family", teacher_layers=8, kept=(0, 2, 4, 6))
     for name in ("text.txt", "held.txt"):
