@@ -17,7 +17,7 @@ from anysize.engine.step import Step
 from anysize.family.variant import LayerRef
 
 # Beyond these a matrix product is bound by arithmetic, and torch's is at least as fast.
-MOST_TOKENS = 256
+MOST_TOKENS = 160
 _REMEMBERED_ROUTES = 64
 
 
