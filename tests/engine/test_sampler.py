@@ -100,6 +100,16 @@ def test_temperature_zero_takes_the_likeliest_token():
         assert one(Sampler(sampling(temperature=0.0)), logits) == int(logits.argmax())
 
 
+@settings(max_examples=60)
+@given(st.lists(st.lists(st.integers(-3, 3), min_size=130, max_size=130), min_size=1, max_size=3), st.integers(1, 130))
+def test_of_equal_logits_the_first_token_is_taken_in_any_vocabulary(rows: list[list[int]], vocabulary: int):
+    logits_RV = torch.tensor(rows, dtype=torch.float32)[:, :vocabulary]
+
+    picks = pick(logits_RV, [Sampler(sampling(temperature=0)) for _ in rows])
+
+    assert [picked.token_id for picked in picks] == [row.index(max(row[:vocabulary])) for row in rows]
+
+
 def test_the_same_seed_gives_the_same_tokens_and_another_seed_others():
     def draws(seed: int) -> list[int]:
         sampler = Sampler(sampling(temperature=1.0, seed=seed))

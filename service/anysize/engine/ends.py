@@ -52,7 +52,7 @@ class Ends:
                 hidden_1ND = hidden_1ND + embedding(here_1N)
             parts.append(hidden_1ND)
             start += len(ids)
-        return _joined(parts, dim=1)
+        return parts[0] if len(parts) == 1 else torch.cat(parts, dim=1)
 
     def logits(self, hidden_TD: Tensor, owners: abc.Sequence[Owner], tokens: abc.Sequence[int]) -> Tensor:
         """Logits [R, V] after R of the packed tokens.
@@ -62,21 +62,15 @@ class Ends:
             owners: whose norm and head each of the R takes.
             tokens: where they are, in the order in which their logits are wanted.
         """
-        order = sorted(range(len(tokens)), key=lambda wanted: owners[wanted])
-        normed: dict[Owner, Tensor] = {}
-        for owner in dict.fromkeys(owners[wanted] for wanted in order):
-            of_owner = [tokens[wanted] for wanted in order if owners[wanted] is owner]
-            normed[owner] = self._norms[owner](hidden_TD[torch.tensor(of_owner, device=hidden_TD.device)])
-        if not normed:
+        if not tokens:
             return hidden_TD.new_empty(0, self._vocabulary)
+        of_owner = {owner: [row for row, one in enumerate(owners) if one is owner] for owner in dict.fromkeys(owners)}
+        places = {owner: torch.tensor(rows, device=hidden_TD.device) for owner, rows in of_owner.items()}
+        last_RD = hidden_TD[torch.tensor(tokens, device=hidden_TD.device)]
+        normed = {owner: self._norms[owner](last_RD[rows_N]) for owner, rows_N in places.items()}
         if self._share_head:
-            logits_RV = self._heads[Owner.TEACHER](_joined([*normed.values()]))
-        else:
-            logits_RV = _joined([self._heads[owner](part_ND) for owner, part_ND in normed.items()])
-        if order == sorted(order):
-            return logits_RV
-        back = sorted(range(len(order)), key=order.__getitem__)
-        return logits_RV[torch.tensor(back, device=hidden_TD.device)]
+            return self._heads[Owner.TEACHER](_together(normed, places))
+        return _together({owner: self._heads[owner](part_ND) for owner, part_ND in normed.items()}, places)
 
 
 def _runs_by_owner(packed: abc.Sequence[Row]) -> list[tuple[Owner, list[int]]]:
@@ -90,5 +84,12 @@ def _runs_by_owner(packed: abc.Sequence[Row]) -> list[tuple[Owner, list[int]]]:
     return runs
 
 
-def _joined(parts: list[Tensor], dim: int = 0) -> Tensor:
-    return parts[0] if len(parts) == 1 else torch.cat(parts, dim)
+def _together(parts: dict[Owner, Tensor], places: dict[Owner, Tensor]) -> Tensor:
+    """The rows of several owners, each at its place."""
+    if len(parts) == 1:
+        return next(iter(parts.values()))
+    first = next(iter(parts.values()))
+    whole = first.new_empty(sum(map(len, parts.values())), first.shape[1])
+    for owner, part in parts.items():
+        whole.index_copy_(0, places[owner], part)
+    return whole

@@ -18,6 +18,7 @@ from anysize.errors import EngineError
 _MIN_TEMPERATURE = 1e-30
 # Sorting a whole vocabulary takes milliseconds; almost always the tokens that are kept are among so many.
 _CANDIDATES = 1024
+_STRETCH = 64
 # JSON has no minus infinity.
 _LEAST_LOGPROB = -9999.0
 
@@ -99,7 +100,7 @@ def pick(logits_RV: Tensor, samplers: Sequence[Sampler]) -> list[Pick]:
     """
     assert logits_RV.shape[0] == len(samplers)
     shaped_RV = _constrained(_penalised(logits_RV, samplers), samplers)
-    best_R, tokens_R = shaped_RV.max(dim=1)
+    best_R, tokens_R = _likeliest(shaped_RV)
     if not bool(best_R.isfinite().all()):
         raise EngineError("the model's logits are no numbers")
     tokens = tokens_R.tolist()
@@ -117,6 +118,24 @@ def pick(logits_RV: Tensor, samplers: Sequence[Sampler]) -> list[Pick]:
     for sampler, token in zip(samplers, tokens, strict=True):
         sampler.note(token)
     return picks
+
+
+def _likeliest(logits_RV: Tensor) -> tuple[Tensor, Tensor]:
+    """The largest logit of each row and its token, the first of equals.
+
+    torch takes many times as long for a maximum with its place as for one without, so the place is looked for in the
+    right stretch of the vocabulary alone.
+    """
+    vocabulary = logits_RV.shape[1]
+    whole = vocabulary - vocabulary % _STRETCH
+    largest_RS = logits_RV[:, :whole].unflatten(1, (whole // _STRETCH, _STRETCH)).amax(dim=2)
+    if whole < vocabulary:
+        largest_RS = torch.cat((largest_RS, logits_RV[:, whole:].amax(dim=1, keepdim=True)), dim=1)
+    best_R, stretch_R = largest_RS.max(dim=1)
+    within_C = torch.arange(_STRETCH, device=logits_RV.device)
+    tokens_RC = (stretch_R[:, None] * _STRETCH + within_C).clamp_(max=vocabulary - 1)
+    place_R1 = logits_RV.gather(1, tokens_RC).argmax(dim=1, keepdim=True)
+    return best_R, tokens_RC.gather(1, place_R1)[:, 0]
 
 
 def _penalised(logits_RV: Tensor, samplers: Sequence[Sampler]) -> Tensor:
