@@ -11,7 +11,7 @@ namespace {
 
 constexpr int PANEL = 3;  // rows of a weight at once; with TILE tokens their sums fill the vector registers
 constexpr int TILE = 4;
-constexpr int BLOCK = 8 * PANEL;  // rows that are a piece of work
+constexpr int BLOCK = 16 * PANEL;  // rows that are a piece of work
 constexpr int GROUP = 32;         // tokens that go over a block together
 
 struct Linear {
