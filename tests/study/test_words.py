@@ -9,7 +9,7 @@ import lm_eval.tasks.wikitext
 import pytest
 import torch
 from fakes import ARCHITECTURES, byte_tokenizer, tiny_bank
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 from lm_eval.tasks.wikitext.preprocess_wikitext import wikitext_detokenizer
 from lm_eval.utils import get_rolling_token_windows, make_disjoint_window
@@ -60,6 +60,7 @@ def test_pages_are_detokenised_as_the_harness_does(text: str) -> None:
 
 
 @given(TEXTS)
+@example(" = Du Fu = \n A poet . ")
 def test_pages_together_are_the_text(text: str) -> None:
     assert "\n".join(wikitext_pages(text)) == text
 

@@ -119,7 +119,7 @@ def wikitext_pages(text: str) -> Iterator[str]:
     for line in text.split("\n"):
         # Section titles have more signs (` = = Life = = `), which stand together after this.
         joined = line.replace("= = =", "===").replace("= =", "==").strip()
-        if joined.startswith("= ") and joined.endswith(" ="):
+        if lines and joined.startswith("= ") and joined.endswith(" ="):
             yield "\n".join(lines)
             lines = []
         lines.append(line)
