@@ -40,7 +40,7 @@ def running_service(family: Path | None, **settings: object) -> Iterator[Running
 
     Args:
         family: folder; the built-in family by default.
-        settings: those of `Settings`, by name.
+        settings: those of `Settings`, by name; None leaves one as it is.
 
     Raises:
         EngineError: it does not come up.
@@ -48,7 +48,8 @@ def running_service(family: Path | None, **settings: object) -> Iterator[Running
     port = _free_port()
     command = [sys.executable, "-m", "anysize", "serve", "--host", "127.0.0.1", "--port", str(port)]
     command += ["--family", str(family)] if family else []
-    env = os.environ | {f"ANYSIZE_{name.upper()}": str(value) for name, value in settings.items()}
+    given = {name: value for name, value in settings.items() if value is not None}
+    env = os.environ | {f"ANYSIZE_{name.upper()}": str(value) for name, value in given.items()}
     process = subprocess.Popen(command, stderr=subprocess.DEVNULL, env=env)  # noqa: S603
     service = RunningService(f"http://127.0.0.1:{port}", process.pid)
     try:
