@@ -1,11 +1,10 @@
 // Linear maps of few tokens, where every weight is read for little arithmetic.
 //
-// They work on torch's own tensors as they lie in memory, row-major, so no weight is packed or copied. What comes out for
-// a token does not depend on the tokens beside it: its sums are taken in one order for every number of tokens.
+// They work on torch's own tensors as they lie in memory, row-major, so no weight is packed or copied. What comes out for a
+// token does not depend on the tokens beside it: its sums are taken in one order for every number of tokens.
 
 #pragma once
 
-#include "scratch.h"
 #include "vector.h"
 
 namespace {
@@ -29,10 +28,10 @@ struct Linear {
 
 // result[row * GROUP + token]: ROWS rows of a weight times TOKENS tokens, added to what is there for an update. Of several
 // rows one that is needed soon is asked for meanwhile.
-template <int ROWS, int TOKENS, typename Weight, typename Soon>
+template <int ROWS, int TOKENS, typename Weight>
 inline __attribute__((always_inline)) void multiply(const Weight *weight, const float *x, int64_t in, bool adds,
-                                                    float *result, const Soon *soon) {
-    constexpr int64_t LINE = 64 / sizeof(Soon);
+                                                    float *result, const Weight *soon = nullptr) {
+    constexpr int64_t LINE = 64 / sizeof(Weight);
     Vec total[ROWS][TOKENS] = {};
     const int64_t whole = in / LANES * LANES;
     for (int64_t p = 0; p < whole; p += LANES) {
@@ -64,28 +63,15 @@ inline __attribute__((always_inline)) void multiply(const Weight *weight, const 
 }
 
 // The same for the first TILE of so many tokens, or all where they are fewer.
-template <int ROWS, typename Weight, typename Soon = Weight>
+template <int ROWS, typename Weight>
 void multiply_tile(const Weight *weight, const float *x, int64_t in, int64_t tokens, bool adds, float *result,
-                   const Soon *soon = nullptr) {
+                   const Weight *soon = nullptr) {
     switch (tokens) {
     case 1: return multiply<ROWS, 1>(weight, x, in, adds, result, soon);
     case 2: return multiply<ROWS, 2>(weight, x, in, adds, result, soon);
     case 3: return multiply<ROWS, 3>(weight, x, in, adds, result, soon);
     default: return multiply<ROWS, TILE>(weight, x, in, adds, result, soon);
     }
-}
-
-// A panel in the form in which tokens go over it: floats as they lie, int8 as floats in memory of the thread's own, so that
-// each weight is converted once and not for every tile of tokens.
-inline const float *as_floats(const float *panel, int64_t) { return panel; }
-inline const float *as_floats(const int8_t *panel, int64_t count) {
-    thread_local Scratch scratch;
-    scratch.reserve({count});
-    float *floats = scratch.take(count);
-    int64_t p = 0;
-    for (; p + LANES <= count; p += LANES) store(floats + p, load(panel + p));
-    for (; p < count; p++) floats[p] = panel[p];
-    return floats;
 }
 
 // Rows of a weight times up to GROUP tokens.
@@ -96,14 +82,12 @@ void multiply_rows(const Weight *weight, int64_t rows, const float *x, int64_t t
     // While many tokens go over a panel, a tile at a time, the rows of the next one come in: that is the only wait. Few
     // tokens are over a row before the next one can be there, and one stream of rows is what memory reads fastest.
     if (tokens > TILE)
-        for (; row + PANEL <= rows; row += PANEL) {
-            const float *panel = as_floats(weight + row * in, PANEL * in);
+        for (; row + PANEL <= rows; row += PANEL)
             for (int64_t token = 0; token < tokens; token += TILE) {
                 const Weight *soon = weight + (row + PANEL + token / TILE % PANEL) * in;
-                float *of_tile = result + row * GROUP + token;
-                multiply_tile<PANEL>(panel, x + token * in, in, tokens - token, adds, of_tile, soon);
+                multiply_tile<PANEL>(weight + row * in, x + token * in, in, tokens - token, adds,
+                                     result + row * GROUP + token, soon);
             }
-        }
     for (; row < rows; row++)
         for (int64_t token = 0; token < tokens; token += TILE)
             multiply_tile<1>(weight + row * in, x + token * in, in, tokens - token, adds, result + row * GROUP + token);
