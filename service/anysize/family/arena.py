@@ -1,8 +1,8 @@
 """A bank's weights side by side in memory, each where a vector load finds it whole.
 
 A safetensors file is mapped as it lies on disk, where a tensor begins at any multiple of eight bytes. Every second load
-of a weight then crosses a border between two cache lines, and decoding, which is made of such loads, becomes up to 1.7
-times slower. What is copied here also no longer changes, or vanishes, with the file.
+of a weight then crosses a border between two cache lines, and decoding is made of such loads. What is copied here also
+no longer changes, or vanishes, with the file.
 """
 
 import mmap
