@@ -14,6 +14,7 @@ from anysize.family.variant import Variant
 from anysize.sizing.budget import Budget, admitted, stand_ins
 from anysize.sizing.latency import LatencyModel
 from anysize.sizing.load import Ask
+from anysize.sizing.margin import Margin
 from anysize.sizing.planner import Planner
 
 
@@ -82,7 +83,7 @@ def play(
         bounds: the budget of each request.
         slower: how many times longer steps take than the model says.
     """
-    planner = Planner(model, limits, margin=1.05)
+    planner = Planner(model, limits, margin=Margin(1.05, 1.05))
     scheduler: Scheduler[Job] = Scheduler(limits, EndlessPages())
     played = [Played(one) for one in trace]
     by_job: dict[Job, Played] = {}

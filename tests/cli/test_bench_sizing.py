@@ -14,6 +14,7 @@ from anysize.bench.desk import Desk, desk
 from anysize.engine.engine import Engine
 from anysize.family.family import Family
 from anysize.settings import Settings
+from anysize.sizing.margin import Margin
 from anysize.sizing.planner import Planner
 
 MS_A_LAYER = 0.001
@@ -26,7 +27,7 @@ def hash_desk(family: Family, **given: int) -> Iterator[Desk]:
     engine.start()
     found = calibration(family, MS_A_LAYER)
     try:
-        yield Desk(family, engine, Planner(found.model(), limits(**given), margin=1.0))
+        yield Desk(family, engine, Planner(found.model(), limits(**given), margin=Margin()))
     finally:
         engine.stop(within_s=10)
 

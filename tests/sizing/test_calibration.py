@@ -33,7 +33,7 @@ def load(settings: Settings) -> Family:
 def written(settings: Settings, family: Family) -> Path:
     blocks = tuple(len(block) for block in family.bank.blocks.blocks)
     steps = [
-        Measured((StepRow(Variant.teacher(family.positions), tokens, stored, wants_logits=True),), 2.0 + tokens / 8)
+        Measured((StepRow(Variant.teacher(family.positions), tokens, stored, wants_logits=True),), (2.0 + tokens / 8,))
         for tokens, stored in ((1, 3), (4, 0), (16, 8), (32, 0))
     ]
     return Calibration.fit(Key.of(settings, compiled=False), Shape(blocks, True, True), steps).write()

@@ -5,6 +5,7 @@ from functools import cache
 from typing import Any
 
 import pytest
+from calibrated import evenly
 from fakes import byte_tokenizer, tiny_bank
 from hypothesis import given
 from hypothesis import strategies as st
@@ -21,6 +22,7 @@ from anysize.sizing.budget import Budget
 from anysize.sizing.correction import Corrected, Correction
 from anysize.sizing.latency import LatencyModel, Shape
 from anysize.sizing.load import Ask, Forecast, Outlook
+from anysize.sizing.margin import Margin
 from anysize.sizing.planner import Planner
 
 LIMITS = Limits(
@@ -33,14 +35,15 @@ LIMITS = Limits(
 COSTS = {
     "steps": 1.0,
     "teacher_reads": 0.5,
-    "teacher_tokens": 0.05,
+    **evenly("teacher", 0.05),
     "student_reads": 0.1,
     "head_reads": 0.5,
-    "head_rows": 0.05,
+    **evenly("head", 0.05),
     "attention_rows": 0.01,
     "attention_stored": 0.001,
     "attention_pairs": 0.0001,
 }
+MARGIN = Margin(1.5, 1.25)
 
 
 @cache
@@ -53,7 +56,7 @@ def model() -> LatencyModel:
     return LatencyModel.of(Shape((2, 1, 3, 4, 2), shares_base=True, shares_head=True), COSTS)
 
 
-def planner(margin: float = 1.0) -> Planner:
+def planner(margin: Margin = Margin()) -> Planner:  # noqa: B008  (frozen)
     return Planner(model(), LIMITS, margin=margin)
 
 
@@ -139,14 +142,14 @@ def test_the_largest_size_that_is_foreseen_to_fit_answers(
     outlook = Outlook(Corrected(model()), LIMITS, load)
 
     def fits(variant: Variant) -> bool:
-        likely = outlook.forecast(variant, ask).times(1.25)
+        likely = outlook.forecast(variant, ask).at_most(MARGIN)
         return all(
             bound is None or ms is None or ms <= bound
             for ms, bound in ((likely.ttft_ms, ttft_ms), (likely.tpot_ms, tpot_ms), (likely.total_ms, total_ms))
         )
 
     fitting = [size for size in family().ladder if fits(size.variant)]
-    promise = planner(1.25).promise(family().ladder, budget, ask, load)
+    promise = planner(MARGIN).promise(family().ladder, budget, ask, load)
     assert promise.size == (fitting or family().ladder)[-1 if fitting else 0]
     assert promise.is_expected == bool(fitting)
     assert promise.forecast == outlook.forecast(promise.size.variant, ask)
@@ -182,9 +185,11 @@ def test_the_other_bounds_hold_too_and_the_smallest_inside_them_is_the_last_reso
 def test_what_no_size_can_keep_is_refused_with_what_is_possible():
     budget = Budget(tpot_ms=0.01, or_reject=True)
     with pytest.raises(BudgetError) as refusal:
-        planner(2.0).promise(family().ladder, budget, Ask(8, 8), Load())
+        planner(Margin(2.0, 2.0)).promise(family().ladder, budget, Ask(8, 8), Load())
     smallest = family().ladder[0]
-    possible = Outlook(Corrected(model()), LIMITS, Load()).forecast(smallest.variant, Ask(8, 8)).times(2.0)
+    possible = (
+        Outlook(Corrected(model()), LIMITS, Load()).forecast(smallest.variant, Ask(8, 8)).at_most(Margin(2.0, 2.0))
+    )
     assert f"tpot_ms {possible.tpot_ms:.1f}" in str(refusal.value)
     assert smallest.id in str(refusal.value)
 
@@ -212,9 +217,20 @@ def test_more_load_never_makes_a_request_faster():
     assert [one.total_ms for one in times] == sorted(one.total_ms for one in times)
 
 
-def test_a_forecast_is_stretched_as_a_whole():
-    assert Forecast(2.0, 3.0, 4.0).times(1.5) == Forecast(3.0, 4.5, 6.0)
-    assert Forecast(2.0, None, 2.0).times(2).tpot_ms is None
+def test_each_time_of_a_forecast_is_stretched_by_what_so_many_steps_may_be_late():
+    margin = Margin(1.4, 1.2)
+    stretched = Forecast(2.0, 3.0, 50.0, ttft_steps=1, total_steps=17).at_most(margin)
+    assert stretched.ttft_ms == pytest.approx(2.0 * 1.4)
+    assert stretched.tpot_ms == pytest.approx(3.0 * 1.25)
+    assert 50.0 * 1.2 < stretched.total_ms < 50.0 * 1.25
+    assert Forecast(2.0, None, 2.0, 1, 1).at_most(margin).tpot_ms is None
+
+
+@given(st.floats(1, 3), st.floats(1, 3), st.integers(1, 100))
+def test_the_more_steps_the_less_chance_counts(one: float, other: float, steps: int):
+    margin = Margin(max(one, other), min(one, other))
+    assert margin.over(1) == pytest.approx(margin.step)
+    assert margin.lasting <= margin.over(steps + 1) <= margin.over(steps) <= margin.step + 1e-9
 
 
 STEP = [StepRow(family().teacher.variant, 1, 10, True)]

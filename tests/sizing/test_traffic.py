@@ -6,6 +6,7 @@ from functools import cache
 from itertools import pairwise
 
 import pytest
+from calibrated import evenly
 from fakes import byte_tokenizer, tiny_bank
 from hypothesis import given
 from hypothesis import strategies as st
@@ -31,11 +32,11 @@ LIMITS = Limits(
 COSTS = {
     "steps": 1.0,
     "teacher_reads": 2.0,
-    "teacher_tokens": 0.15,
+    **evenly("teacher", 0.15),
     "student_reads": 0.2,
-    "student_tokens": 0.01,
+    **evenly("student", 0.01),
     "head_reads": 3.0,
-    "head_rows": 0.4,
+    **evenly("head", 0.4),
     "attention_stored": 0.0002,
 }
 CAPACITY_PER_S = 4.0

@@ -50,7 +50,7 @@ def create_app(settings: Settings, family: Family, model: StepModel, calibration
     """
     metrics = Metrics(family.ladder)
     limits = Limits.of(settings)
-    planner = Planner(calibration.model(), limits, margin=calibration.margin) if calibration else None
+    planner = Planner(calibration.model(), limits, margin=calibration.margin()) if calibration else None
 
     def stepped(report: StepReport) -> None:
         metrics.stepped(report)

@@ -45,7 +45,7 @@ def bench_budgets(
         on_progress: told which share is done.
 
     Returns:
-        Which share of the feasible budgets was kept, and `ratio_size_over_oracle`, of mean parameters.
+        Which share of the feasible budgets was kept, of all and of each kind, and `ratio_size_over_oracle`, of mean parameters.
     """
     chance = random.Random(seed)  # noqa: S311  (no secret)
     taken: dict[tuple[Shape, str], list[Completion]] = {}
@@ -64,13 +64,13 @@ def bench_budgets(
         on_progress((number + 1) / requests)
     chosen: list[Size] = []
     oracle: list[Size] = []
-    kept = 0
+    kept: dict[Kind, list[bool]] = {kind: [] for kind in _KINDS}
     for shape, kind, bound_ms, answer in asked:
         able = [size for size in desk.family.ladder if _median_ms(taken[shape, size.id], kind) <= bound_ms]
         if able:
             oracle.append(able[-1])
             chosen.append(answer.size)
-            kept += _ms(answer, kind) <= bound_ms
+            kept[kind].append(_ms(answer, kind) <= bound_ms)
     if not oracle:
         raise ValueError("no budget was feasible; ask for more --requests")
     means = [statistics.fmean(size.footprint.parameters for size in sizes) for sizes in (chosen, oracle)]
@@ -80,8 +80,9 @@ def bench_budgets(
         "rounds": rounds,
         "seed": seed,
         "feasible": len(oracle),
-        "kept": kept,
-        "ratio_kept_over_feasible": kept / len(oracle),
+        "kept": sum(map(sum, kept.values())),
+        "ratio_kept_over_feasible": sum(map(sum, kept.values())) / len(oracle),
+        **{f"ratio_{kind}_kept": statistics.fmean(each) for kind, each in kept.items() if each},
         "mean_parameters": means[0],
         "oracle_mean_parameters": means[1],
         "ratio_size_over_oracle": means[0] / means[1],

@@ -71,7 +71,7 @@ class Desk:
 def desk(family: Family, model: Model, settings: Settings, calibration: Calibration) -> Iterator[Desk]:
     """Run an engine; it ends with everything that is still under way."""
     limits = Limits.of(settings)
-    planner = Planner(calibration.model(), limits, margin=calibration.margin)
+    planner = Planner(calibration.model(), limits, margin=calibration.margin())
 
     def learn(report: StepReport) -> None:
         planner.saw(report.rows, 1e3 * report.whole_s)

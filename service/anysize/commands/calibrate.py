@@ -67,7 +67,7 @@ def stored_planner(settings: Settings, family: Family, say: Callable[[str], None
     except CalibrationError as error:
         say(str(error))
         return None
-    return Planner(found.model(), Limits.of(settings), margin=found.margin) if found else None
+    return Planner(found.model(), Limits.of(settings), margin=found.margin()) if found else None
 
 
 def _report(found: Calibration) -> dict[str, Any]:
@@ -84,7 +84,8 @@ def _report(found: Calibration) -> dict[str, Any]:
         "measured_steps": len(found.steps),
         "error_median": float(np.median(errors)),
         "error_p95": float(np.quantile(errors, 0.95)),
-        "margin": found.margin,
+        "step_margin": found.step_margin,
+        "lasting_margin": found.lasting_margin,
         "error_median_of": {name: float(np.median(group)) for name, group in groups.items()},
         "coefficients_ms": found.coefficients,
         "steps": [

@@ -19,7 +19,7 @@ from anysize.sizing.latency import Shape
 _BATCHES = (1, 2, 4, 8, 16)
 _CONTEXTS = (16, 64, 256, 512, 1024)
 # Tokens of a prompt in one step, and in how many steps; long ones take as long as all others together.
-_CHUNKS = {8: 4, 16: 4, 32: 4, 48: 4, 64: 4, 128: 3, 256: 1}
+_CHUNKS = {6: 4, 12: 4, 24: 4, 32: 4, 48: 4, 64: 4, 96: 3, 128: 3, 160: 2, 256: 1}
 _STORED_TOKENS = 6144
 _PAGE_TOKENS = 16
 _MOST_ROUNDS = 9
@@ -28,15 +28,20 @@ _ANY_TOKEN = 0
 
 @dataclass(frozen=True, slots=True)
 class Measured:
-    """One step and how long it took.
+    """One step and how long it took, time after time.
 
     Attributes:
         rows: of the step.
-        ms: the median of its repetitions.
+        times_ms: of its repetitions.
     """
 
     rows: tuple[StepRow, ...]
-    ms: float
+    times_ms: tuple[float, ...]
+
+    @property
+    def ms(self) -> float:
+        """The median."""
+        return statistics.median(self.times_ms)
 
 
 class StepTimer:
@@ -150,4 +155,4 @@ def measure(
             on_progress((turn + done / len(order)) / rounds)
         turn += 1
         rounds = min(_MOST_ROUNDS, max(turn, int(within_s / (time.monotonic() - started_s) * turn)))
-    return [Measured(rows, statistics.median(times)) for rows, times in zip(steps, times_ms, strict=True)]
+    return [Measured(rows, tuple(times)) for rows, times in zip(steps, times_ms, strict=True)]

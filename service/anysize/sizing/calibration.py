@@ -20,13 +20,15 @@ from anysize.family.pair import Pair
 from anysize.settings import Settings
 from anysize.sizing.calibrate import Measured
 from anysize.sizing.latency import FEATURES, LatencyModel, Shape
+from anysize.sizing.margin import Margin
 
 _MAX_BYTES = 16 << 20
-_QUANTILE = 0.9
+_QUANTILE = 0.95
 _CPUINFO = Path("/proc/cpuinfo")
 
 _Count = Annotated[int, Field(ge=0, le=1 << 40)]
 _Ms = Annotated[float, Field(ge=0, le=1e9, allow_inf_nan=False)]
+_Factor = Annotated[float, Field(gt=0, le=100, allow_inf_nan=False)]
 
 
 class _Part(BaseModel):
@@ -104,7 +106,7 @@ class Calibration(_Part):
         key: what it holds for.
         blocks, shares_base, shares_head: see `Shape`.
         coefficients: milliseconds by the names in `FEATURES`.
-        margin: nine tenths of the steps took less than this times their prediction.
+        step_margin, lasting_margin: see `Margin`.
         steps: all that was measured, with what the coefficients make of it.
     """
 
@@ -114,7 +116,8 @@ class Calibration(_Part):
     shares_base: bool
     shares_head: bool
     coefficients: dict[str, _Ms]
-    margin: Annotated[float, Field(gt=0, le=100, allow_inf_nan=False)]
+    step_margin: _Factor
+    lasting_margin: _Factor
     steps: list[StepOut] = Field(min_length=1, max_length=100_000)
 
     @classmethod
@@ -122,7 +125,9 @@ class Calibration(_Part):
         """From what was measured."""
         model = LatencyModel.fit(shape, [one.rows for one in measured], [one.ms for one in measured])
         predicted_ms = [model.step_ms(one.rows) for one in measured]
-        ratios = [one.ms / ms for one, ms in zip(measured, predicted_ms, strict=True)]
+        pairs = [*zip(measured, predicted_ms, strict=True)]
+        lasting = float(np.quantile([one.ms / ms for one, ms in pairs], _QUANTILE))
+        step = float(np.quantile([each_ms / ms for one, ms in pairs for each_ms in one.times_ms], _QUANTILE))
         return cls(
             schema_version=1,
             key=key,
@@ -130,10 +135,11 @@ class Calibration(_Part):
             shares_base=shape.shares_base,
             shares_head=shape.shares_head,
             coefficients=dict(zip(FEATURES, model.coefficients, strict=True)),
-            margin=float(np.quantile(ratios, _QUANTILE)),
+            step_margin=max(step, lasting),
+            lasting_margin=lasting,
             steps=[
                 StepOut(rows=[_row_out(row) for row in one.rows], measured_ms=one.ms, predicted_ms=ms)
-                for one, ms in zip(measured, predicted_ms, strict=True)
+                for one, ms in pairs
             ],
         )
 
@@ -141,6 +147,10 @@ class Calibration(_Part):
         """What predicts steps."""
         shape = Shape(tuple(self.blocks), self.shares_base, self.shares_head)
         return LatencyModel.of(shape, self.coefficients)
+
+    def margin(self) -> Margin:
+        """What predictions are to be taken times."""
+        return Margin(self.step_margin, self.lasting_margin)
 
     def relative_errors(self) -> list[float]:
         """Of the steps it was fitted to: predicted over measured, less 1."""

@@ -7,6 +7,7 @@ through the head. So a few coefficients, measured once on a machine, predict eve
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Self
 
 import numpy as np
@@ -14,20 +15,24 @@ import numpy as np
 from anysize.engine.workload import StepRow
 from anysize.family.variant import Owner, Variant
 
-# Up to the first, reading the weights is nearly all the work; above the second, linear maps are computed another way.
-_FREE_TOKENS, _FEW_TOKENS = 4, 32
+# Between these many tokens in a layer, or rows in a head, costs are taken to grow evenly. Weights are read once however
+# few there are, kernels handle 4 at a time, and more than 160 tokens are computed another way: costs bend both ways.
+_TOKENS = (1, 2, 4, 8, 16, 32, 64, 160)
+_ROWS = (1, 2, 4, 8, 16)
 
-_OF_A_LAYER = ("reads", "tokens", "tokens_over_4", "many", "tokens_over_32")
+
+def _names(part: str, knots: Sequence[int]) -> list[str]:
+    return [f"{part}_reads", *(f"{part}_to_{knot}" for knot in knots[1:]), f"{part}_over_{knots[-1]}"]
+
+
 FEATURES = (
     "steps",
-    *(f"teacher_{part}" for part in _OF_A_LAYER),
-    *(f"student_{part}" for part in _OF_A_LAYER),
-    "head_reads",
-    "head_rows",
-    "head_rows_over_4",
+    *_names("teacher", _TOKENS),
+    *_names("student", _TOKENS),
+    *_names("head", _ROWS),
     "attention_rows",
-    "attention_stored",
     "attention_chunks",
+    "attention_stored",
     "attention_pairs",
 )
 """What of a step costs time.
@@ -36,11 +41,13 @@ Attributes:
     steps: 1.
     teacher_reads, student_reads: distinct layers that are used. A student layer of a `delta` family is its updates
         alone, and the teacher's layer below them counts as the teacher's.
-    teacher_tokens and so on: (token, layer) pairs, and those of them beyond the 4th and the 32nd token in a layer.
-    teacher_many, student_many: layers with more than 32 tokens.
-    head_reads, head_rows, head_rows_over_4: distinct heads, and the rows that go through them.
-    attention_rows, attention_stored: (row, layer) pairs of rows of one token, and the tokens that these attend to.
-    attention_chunks, attention_pairs: likewise for rows of several tokens; pairs of tokens that attend to each other.
+    teacher_to_2 and so on: layers with so many tokens or more; one with fewer counts as the share of the way that it
+        has come from the number before. 3 tokens in a layer are 1 of `to_2` and a half of `to_4`.
+    teacher_over_160, student_over_160: (token, layer) pairs beyond the 160th token in a layer.
+    head_reads, head_to_2 and so on: likewise for distinct heads and the rows that go through them.
+    attention_rows, attention_chunks: (row, layer) pairs of rows of one token, and of several.
+    attention_stored: tokens that all of these attend to.
+    attention_pairs: pairs of tokens that attend to each other, in rows of several.
 """
 
 
@@ -78,11 +85,11 @@ class Tally:
             sums = self._sums[row.variant] = [0.0] * 6
         sums[0] += row.tokens
         sums[1] += row.wants_logits
+        sums[4] += row.stored + row.tokens
         if row.tokens == 1:
             sums[2] += 1
-            sums[3] += row.stored + 1
         else:
-            sums[4] += 1
+            sums[3] += 1
             sums[5] += row.tokens * (row.stored + row.tokens)
 
     def features(self) -> list[float]:
@@ -102,34 +109,36 @@ class Tally:
             if sums[1]:
                 owner = Owner.TEACHER if shape.shares_head else variant.head_owner
                 heads[owner] = heads.get(owner, 0.0) + sums[1]
-        teacher_layers, student_layers = [0.0] * 5, [0.0] * 5
+        teacher_layers, student_layers = _Climb(_TOKENS), _Climb(_TOKENS)
         for length, of_students, of_patched in zip(shape.blocks, students, patched, strict=True):
             if shape.shares_base:
-                _visit(teacher_layers, of_students + of_patched, 1)
-                _visit(teacher_layers, of_patched, length - 1)
+                teacher_layers.add(of_students + of_patched)
+                teacher_layers.add(of_patched, times=length - 1)
             else:
-                _visit(teacher_layers, of_patched, length)
-            _visit(student_layers, of_students, 1)
-        rows_over = sum(max(0.0, rows - _FREE_TOKENS) for rows in heads.values())
-        return [
-            1.0,
-            *teacher_layers,
-            *student_layers,
-            float(len(heads)),
-            sum(heads.values()),
-            rows_over,
-            *attention,
-        ]
+                teacher_layers.add(of_patched, times=length)
+            student_layers.add(of_students)
+        rows_of_heads = _Climb(_ROWS)
+        for rows in heads.values():
+            rows_of_heads.add(rows)
+        return [1.0, *teacher_layers.sums, *student_layers.sums, *rows_of_heads.sums, *attention]
 
 
-def _visit(sums: list[float], tokens: float, layers: int) -> None:
-    if not tokens:
-        return
-    sums[0] += layers
-    sums[1] += layers * tokens
-    sums[2] += layers * max(0.0, tokens - _FREE_TOKENS)
-    sums[3] += layers * (tokens > _FEW_TOKENS)
-    sums[4] += layers * max(0.0, tokens - _FEW_TOKENS)
+class _Climb:
+    """How far counts have come between knots, summed; see `FEATURES`."""
+
+    def __init__(self, knots: Sequence[int]) -> None:
+        self._knots = knots
+        self.sums = [0.0] * (len(knots) + 1)
+
+    def add(self, count: float, *, times: int = 1) -> None:
+        if not count:
+            return
+        self.sums[0] += times
+        for number, (low, high) in enumerate(pairwise(self._knots), start=1):
+            if count <= low:
+                return
+            self.sums[number] += times * min(1.0, (count - low) / (high - low))
+        self.sums[-1] += times * max(0.0, count - self._knots[-1])
 
 
 @dataclass(frozen=True, slots=True)
@@ -152,6 +161,7 @@ class LatencyModel:
     @classmethod
     def of(cls, shape: Shape, named: Mapping[str, float]) -> Self:
         """From coefficients by their names; those that are not named are 0."""
+        assert named.keys() <= set(FEATURES)
         return cls(shape, tuple(named.get(name, 0.0) for name in FEATURES))
 
     @classmethod

@@ -13,6 +13,7 @@ from anysize.engine.limits import Limits
 from anysize.engine.workload import Load, StepRow, Underway
 from anysize.family.variant import Variant
 from anysize.sizing.correction import Corrected
+from anysize.sizing.margin import Margin
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,16 +43,24 @@ class Forecast:
         ttft_ms: from arrival to the first token.
         tpot_ms: mean time between two tokens after it; None where the answer has but one.
         total_ms: from arrival to the last token, if the answer is as long as it may be.
+        ttft_steps, total_steps: steps of the engine in these times.
     """
 
     ttft_ms: float
     tpot_ms: float | None
     total_ms: float
+    ttft_steps: int = 1
+    total_steps: int = 1
 
-    def times(self, factor: float) -> "Forecast":
-        """All times so much longer."""
-        tpot_ms = None if self.tpot_ms is None else factor * self.tpot_ms
-        return Forecast(factor * self.ttft_ms, tpot_ms, factor * self.total_ms)
+    def at_most(self, margin: Margin) -> "Forecast":
+        """The times that are kept in nineteen cases of twenty."""
+        gaps = margin.over(self.total_steps - self.ttft_steps)
+        return replace(
+            self,
+            ttft_ms=margin.over(self.ttft_steps) * self.ttft_ms,
+            tpot_ms=None if self.tpot_ms is None else gaps * self.tpot_ms,
+            total_ms=margin.over(self.total_steps) * self.total_ms,
+        )
 
 
 @dataclass(slots=True, eq=False)
@@ -94,9 +103,9 @@ class Outlook:
         self._limits = limits
         self._running = [_Answer.of(one) for one in load.running if one.prompt_left or one.answer_left]
         self._queue = deque(_Answer.of(one) for one in load.waiting)
-        self._elapsed_ms = 0.0
+        self._elapsed_ms, self._steps = 0.0, 0
         while self._queue and not self._reaches_the_end():
-            self._elapsed_ms += self._advance()
+            self._advance()
 
     def forecast(self, variant: Variant, ask: Ask) -> Forecast:
         """What a request on one size may expect."""
@@ -105,14 +114,14 @@ class Outlook:
         ahead._queue = deque(replace(one) for one in self._queue)
         asked = [_Answer.of(ask.on(variant), is_asked=True) for _ in range(ask.samples)]
         ahead._queue.extend(asked)
-        clock_ms, first_ms = self._elapsed_ms, None
+        while all(one.answer_left == ask.max_tokens for one in asked):
+            ahead._advance()
+        ttft_ms, ttft_steps = ahead._elapsed_ms, ahead._steps
         while any(one.answer_left for one in asked):
-            clock_ms += ahead._advance()
-            if first_ms is None and any(one.answer_left < ask.max_tokens for one in asked):
-                first_ms = clock_ms
-        assert first_ms is not None
+            ahead._advance()
         gaps = ask.max_tokens - 1
-        return Forecast(first_ms, (clock_ms - first_ms) / gaps if gaps else None, clock_ms)
+        tpot_ms = (ahead._elapsed_ms - ttft_ms) / gaps if gaps else None
+        return Forecast(ttft_ms, tpot_ms, ahead._elapsed_ms, ttft_steps, ahead._steps)
 
     def _reaches_the_end(self) -> bool:
         """Whether the next step starts whoever comes after the queue."""
@@ -120,8 +129,8 @@ class Outlook:
         tokens = sum(min(one.prompt_left, self._limits.prefill_chunk_tokens) or 1 for one in everyone)
         return len(everyone) < self._limits.max_running_requests and tokens < self._limits.max_step_tokens
 
-    def _advance(self) -> float:
-        """Run the next step, or several that are alike; how long they take."""
+    def _advance(self) -> None:
+        """Run the next step, or several that are alike."""
         shares = [(one, 1) for one in self._running if not one.prompt_left]
         budget = self._limits.max_step_tokens - len(shares)
         for one in self._running:
@@ -132,11 +141,11 @@ class Outlook:
             budget -= self._give(one, budget, shares)
         is_moving = any(one.prompt_left for one, _ in shares)
         steps = 1 if is_moving else min(one.answer_left for one, _ in shares)
-        ms = steps * self._model.step_ms(one.row(tokens, later=steps // 2) for one, tokens in shares)
+        self._elapsed_ms += steps * self._model.step_ms(one.row(tokens, later=steps // 2) for one, tokens in shares)
+        self._steps += steps
         for one, tokens in shares:
             one.run(tokens if is_moving else steps)
         self._running = [one for one in self._running if one.prompt_left or one.answer_left]
-        return ms
 
     def _give(self, one: _Answer, budget: int, shares: list[tuple[_Answer, int]]) -> int:
         tokens = min(one.prompt_left, self._limits.prefill_chunk_tokens, budget)

@@ -14,6 +14,7 @@ from anysize.sizing.budget import Budget, admitted
 from anysize.sizing.correction import Corrected, Correction
 from anysize.sizing.latency import LatencyModel
 from anysize.sizing.load import Ask, Forecast, Outlook
+from anysize.sizing.margin import Margin
 from anysize.sizing.traffic import Traffic, steady
 
 _MAX_RETRY_AFTER_S = 600
@@ -27,7 +28,7 @@ class Promise:
         size: which.
         budget: that was asked for.
         forecast: the times that it is expected to take, as likely too long as too short.
-        is_expected: whether it is expected to keep the budget, at the planner's quantile.
+        is_expected: whether it is expected to keep the budget, by the planner's margin.
     """
 
     size: Size
@@ -46,10 +47,10 @@ class Planner:
     Args:
         model: predicts steps.
         limits: of the scheduler.
-        margin: predictions times this are not exceeded in the share of cases that budgets are to be kept in.
+        margin: over predictions, for budgets to be kept.
     """
 
-    def __init__(self, model: LatencyModel, limits: Limits, *, margin: float) -> None:
+    def __init__(self, model: LatencyModel, limits: Limits, *, margin: Margin) -> None:
         self._limits = limits
         self._margin = margin
         self._correction = Correction(model)
@@ -118,7 +119,7 @@ class Planner:
         longest_ms = max(ms for ms in (budget.ttft_ms, budget.tpot_ms, budget.total_ms) if ms is not None)
         for count in range(len(sizes), 1, -1):
             variant = sizes[count - 1].variant
-            times = steady(model, self._limits, variant, ask, flow, longest_ms).times(self._margin)
+            times = steady(model, self._limits, variant, ask, flow, longest_ms).at_most(self._margin)
             if budget.holds(ttft_ms=times.ttft_ms, tpot_ms=times.tpot_ms, total_ms=times.total_ms):
                 return sizes[:count]
         return sizes[:1]
@@ -128,13 +129,13 @@ class Planner:
     ) -> Promise | None:
         for size in reversed(sizes):
             forecast = forecasts(size.variant)
-            likely = forecast.times(self._margin)
+            likely = forecast.at_most(self._margin)
             if budget.holds(ttft_ms=likely.ttft_ms, tpot_ms=likely.tpot_ms, total_ms=likely.total_ms):
                 return Promise(size, budget, forecast, is_expected=True)
         return None
 
 
-def _possible(size: Size, forecasts: Callable[[Variant], Forecast], margin: float) -> str:
-    likely = forecasts(size.variant).times(margin)
+def _possible(size: Size, forecasts: Callable[[Variant], Forecast], margin: Margin) -> str:
+    likely = forecasts(size.variant).at_most(margin)
     tpot = "" if likely.tpot_ms is None else f"tpot_ms {likely.tpot_ms:.1f}, "
     return f"ttft_ms {likely.ttft_ms:.0f}, {tpot}total_ms {likely.total_ms:.0f} ({size.id})"

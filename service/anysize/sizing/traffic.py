@@ -122,14 +122,16 @@ def steady(model: Corrected, limits: Limits, variant: Variant, ask: Ask, flow: F
             return _ENDLESS
         if step_ms - before_ms < _SETTLED * step_ms:
             break
-    for start in range(0, ask.prompt_tokens, limits.prefill_chunk_tokens):
+    chunks = range(0, ask.prompt_tokens, limits.prefill_chunk_tokens)
+    for start in chunks:
         tokens = min(limits.prefill_chunk_tokens, ask.prompt_tokens - start)
         is_last = start + tokens >= ask.prompt_tokens
         prompt_ms += model.step_ms([StepRow(variant, tokens, start, is_last), *[row] * round(running - 1)])
     # A request comes in the middle of a step, on average.
     ttft_ms = prompt_ms + (step_ms / 2 if flow.answers_per_s else 0.0)
     gaps = ask.max_tokens - 1
-    return Forecast(ttft_ms, step_ms if gaps else None, ttft_ms + gaps * step_ms)
+    tpot_ms = step_ms if gaps else None
+    return Forecast(ttft_ms, tpot_ms, ttft_ms + gaps * step_ms, len(chunks), len(chunks) + gaps)
 
 
 _ENDLESS = Forecast(math.inf, math.inf, math.inf)
