@@ -7,7 +7,7 @@ import torch
 from fakes import tiny_bank
 from torch import nn
 
-from anysize.family.arena import settle
+from anysize.family.arena import empty, settle
 
 
 def test_a_bank_that_has_settled_is_the_same_bank():
@@ -43,3 +43,14 @@ def test_tensors_that_lie_askew_are_moved(dtype: torch.dtype):
 
 def test_nothing_is_nothing():
     settle([])
+
+
+@pytest.mark.parametrize("shape", [(0, 2, 4), (3, 5, 7)])
+def test_an_empty_tensor_may_be_written_all_over(shape: tuple[int, ...]):
+    cpu = torch.device("cpu")
+    one, other = (empty(shape, dtype=torch.float32, device=cpu) for _ in range(2))
+    one.fill_(1)
+    other.fill_(2)
+    assert one.shape == other.shape == shape
+    assert bool((one == 1).all())
+    assert one.data_ptr() % 64 == other.data_ptr() % 64 == 0

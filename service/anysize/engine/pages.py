@@ -11,6 +11,8 @@ from collections.abc import Iterable, Sequence
 import torch
 from torch import Tensor
 
+from anysize.family.arena import empty
+
 
 class PagePool:
     """A fixed number of pages and who may use them. Free and used pages always add up to all of them.
@@ -35,8 +37,7 @@ class PagePool:
         self.total = pages
         self.used = 0
         shape = (pages * page_tokens, heads, width)
-        self.keys_SGD = torch.empty(shape, dtype=dtype, device=device)
-        self.values_SGD = torch.empty(shape, dtype=dtype, device=device)
+        self.keys_SGD, self.values_SGD = (empty(shape, dtype=dtype, device=device) for _ in range(2))
         self._free = [range(pages)] if pages else []  # ascending, no two of them side by side
 
     @property

@@ -5,8 +5,9 @@ of a weight then crosses a border between two cache lines, and decoding is made 
 no longer changes, or vanishes, with the file.
 """
 
+import math
 import mmap
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 import torch
 from torch import Tensor
@@ -28,13 +29,26 @@ def settle(parameters: Iterable[Tensor]) -> None:
         stop += -(-tensor.nbytes // _LINE_BYTES) * _LINE_BYTES
     if not stop:
         return
+    arena = _large_pages(stop)
+    for tensor, start in zip(moved, starts, strict=True):
+        place = arena[start : start + tensor.nbytes].view(tensor.dtype).view(tensor.shape)
+        tensor.data = place.copy_(tensor)
+
+
+def empty(shape: Sequence[int], *, dtype: torch.dtype, device: torch.device) -> Tensor:
+    """Like `torch.empty`; on the CPU in large pages, which take as long to find as small ones and hold 512 times more."""
+    if device.type != "cpu":
+        return torch.empty(*shape, dtype=dtype, device=device)
+    size_bytes = math.prod(shape) * dtype.itemsize
+    return _large_pages(size_bytes).view(dtype).view(*shape)
+
+
+def _large_pages(size_bytes: int) -> Tensor:
     memory = mmap.mmap(
-        -1, (stop // _HUGE_PAGE_BYTES + 2) * _HUGE_PAGE_BYTES, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS
+        -1, (size_bytes // _HUGE_PAGE_BYTES + 2) * _HUGE_PAGE_BYTES, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS
     )
     if hasattr(mmap, "MADV_HUGEPAGE"):
         memory.madvise(mmap.MADV_HUGEPAGE)
-    arena = torch.frombuffer(memory, dtype=torch.uint8)
-    first = -arena.data_ptr() % _HUGE_PAGE_BYTES
-    for tensor, start in zip(moved, starts, strict=True):
-        place = arena[first + start : first + start + tensor.nbytes].view(tensor.dtype).view(tensor.shape)
-        tensor.data = place.copy_(tensor)
+    whole = torch.frombuffer(memory, dtype=torch.uint8)
+    first = -whole.data_ptr() % _HUGE_PAGE_BYTES
+    return whole[first : first + size_bytes]

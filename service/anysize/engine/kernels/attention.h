@@ -1,99 +1,220 @@
 // Attention of one token over keys and values in pages.
+//
+// Tokens are stored with all their heads side by side, and memory is fast only where it is read as it lies: so a thread
+// takes all heads of some stored tokens at once. A long row is cut into spans, for several threads, by its length alone.
 
 #pragma once
 
+#include <algorithm>
+
+#include "team.h"
 #include "vector.h"
 
 namespace {
 
-constexpr int CHUNK = 32;       // stored tokens at once
-constexpr int MAX_WIDTH = 256;  // of a head
-constexpr int MANY = 4;         // query heads at once that share keys
+constexpr int CHUNK = 32;        // stored tokens at once
+constexpr int MANY = 4;          // query heads at once that share keys
+constexpr int64_t SPAN = 128;    // stored tokens that are worth a thread
+constexpr int64_t MAX_SPANS = 8; // of a row
 
 struct Row {
     const int64_t *pages;  // numbers of the pages that hold the row's tokens at this layer
     int64_t token;         // which of the packed tokens attends
     int64_t first;         // first stored token that it sees
     int64_t stop;          // one past the last, which is itself
+
+    int64_t span() const {
+        const int64_t least = (stop - first + MAX_SPANS - 1) / MAX_SPANS;
+        return std::max(SPAN, (least + CHUNK - 1) / CHUNK * CHUNK);
+    }
+    int64_t spans() const { return (stop - first + span() - 1) / span(); }
 };
 
 struct Store {
     float *keys, *values;  // [slots, heads, width]
     int64_t page_tokens, heads, group, width;
 
-    // Where the keys of a head of a row's token begin, and its values.
-    int64_t offset(const int64_t *pages, int64_t token, int64_t head) const {
+    int64_t queries() const { return heads * group; }
+    // Where the keys of a row's token begin, and its values.
+    int64_t offset(const int64_t *pages, int64_t token) const {
         const int64_t slot = pages[token / page_tokens] * page_tokens + token % page_tokens;
-        return (slot * heads + head) * width;
+        return slot * heads * width;
     }
 };
 
-// Scores of queries against a stored token, each with its lanes not yet summed up.
-template <int QUERIES> inline void score(const float *query, const float *key, int64_t width, Vec (&dots)[QUERIES]) {
-    for (int q = 0; q < QUERIES; q++) dots[q] = Vec{};
-    for (int64_t p = 0; p < width; p += LANES) {
-        const Vec of_key = load(key + p);
-        for (int q = 0; q < QUERIES; q++) dots[q] = fused(load(query + q * width + p), of_key, dots[q]);
-    }
-}
+// What the queries of a token have gathered from some stored tokens: a softmax that is not yet divided by its total.
+struct Gathered {
+    float *top, *total, *mixed;  // highest scores and totals [queries], values [queries, width]
 
-// A softmax over chunks of stored tokens, with the sums so far shrunk whenever a higher score turns up. The queries share
-// keys.
-template <int QUERIES>
-void attend(const Row &row, const Store &kv, int64_t head, float scale, const float *query, float *out) {
-    float top[QUERIES], total[QUERIES], weights[QUERIES][CHUNK];
-    Vec mixed[MAX_WIDTH / LANES][QUERIES];
-    const int64_t vectors = kv.width / LANES;
-    for (int q = 0; q < QUERIES; q++) top[q] = -INFINITY, total[q] = 0;
-    for (int64_t v = 0; v < vectors; v++)
-        for (int q = 0; q < QUERIES; q++) mixed[v][q] = Vec{};
-    for (int64_t from = row.first; from < row.stop; from += CHUNK) {
-        const int64_t count = row.stop - from < CHUNK ? row.stop - from : CHUNK;
-        int64_t offsets[CHUNK];
+    static int64_t floats(const Store &kv) { return kv.queries() * (kv.width + 2); }
+    static Gathered in(float *memory, const Store &kv) {
+        return {memory, memory + kv.queries(), memory + 2 * kv.queries()};
+    }
+};
+
+// Up to CHUNK stored tokens that follow each other. Places past the last are those of the last.
+struct Chunk {
+    int64_t count, offsets[CHUNK];
+
+    Chunk(const Row &row, const Store &kv, int64_t from, int64_t stop) : count(std::min<int64_t>(stop - from, CHUNK)) {
+        int64_t page = from / kv.page_tokens, slot = from % kv.page_tokens;
         for (int64_t t = 0; t < count; t++) {
-            offsets[t] = kv.offset(row.pages, from + t, head);
-            Vec dots[QUERIES];
-            score<QUERIES>(query, kv.keys + offsets[t], kv.width, dots);
-            for (int q = 0; q < QUERIES; q++) weights[q][t] = sum(dots[q]) * scale;
+            offsets[t] = (row.pages[page] * kv.page_tokens + slot) * kv.heads * kv.width;
+            if (++slot == kv.page_tokens) slot = 0, page++;
         }
-        float shrink[QUERIES];
-        for (int q = 0; q < QUERIES; q++) {
-            float highest = top[q];
-            for (int64_t t = 0; t < count; t++) highest = weights[q][t] > highest ? weights[q][t] : highest;
-            shrink[q] = total[q] ? exponential(Vec{} + (top[q] - highest))[0] : 0;
-            Vec parts = {};
-            for (int64_t t = 0; t < count; t += LANES) {
-                Vec weight = exponential(load(weights[q] + t) - highest);
-                for (int64_t past = count; past < t + LANES; past++) weight[past - t] = 0;
-                store(weights[q] + t, weight);
-                parts += weight;
-            }
-            total[q] = total[q] * shrink[q] + sum(parts);
-            top[q] = highest;
-        }
-        for (int64_t v = 0; v < vectors; v++) {
-            Vec sums_of_v[QUERIES];
-            for (int q = 0; q < QUERIES; q++) sums_of_v[q] = mixed[v][q] * shrink[q];
-            for (int64_t t = 0; t < count; t++) {
-                const Vec value = load(kv.values + offsets[t] + v * LANES);
-                for (int q = 0; q < QUERIES; q++) sums_of_v[q] = fused(Vec{} + weights[q][t], value, sums_of_v[q]);
-            }
-            for (int q = 0; q < QUERIES; q++) mixed[v][q] = sums_of_v[q];
-        }
+        for (int64_t t = count; t < CHUNK; t++) offsets[t] = offsets[count - 1];
     }
+};
+
+// Scores of queries against some tokens of a chunk. Several at once, as each sum waits for itself. Meanwhile the keys of
+// the next chunk are asked for, a few at a time.
+template <int QUERIES, int TOKENS>
+void score(const Chunk &chunk, const Chunk &next, int64_t at, const float *query, const float *keys, int64_t width,
+           float scale, float (&weights)[QUERIES][CHUNK]) {
+    Vec dots[QUERIES][TOKENS] = {};
+    for (int64_t p = 0; p < width; p += LANES)
+#pragma GCC unroll 8
+        for (int t = 0; t < TOKENS; t++) {
+            if ((p / LANES + t) % 2 == 0) fetch(keys + next.offsets[at + t] + p);
+            Vec key = load(keys + chunk.offsets[at + t] + p);
+            keep(key);
+#pragma GCC unroll 8
+            for (int q = 0; q < QUERIES; q++) dots[q][t] = fused(load(query + q * width + p), key, dots[q][t]);
+        }
+#pragma GCC unroll 8
     for (int q = 0; q < QUERIES; q++)
-        for (int64_t v = 0; v < vectors; v++) store(out + q * kv.width + v * LANES, mixed[v][q] / total[q]);
+        if constexpr (TOKENS == 4) {
+            const Quad four = sums(dots[q][0], dots[q][1], dots[q][2], dots[q][3]);
+#pragma GCC unroll 8
+            for (int t = 0; t < TOKENS; t++) weights[q][at + t] = four[t] * scale;
+        } else {
+#pragma GCC unroll 8
+            for (int t = 0; t < TOKENS; t++) weights[q][at + t] = sum(dots[q][t]) * scale;
+        }
 }
 
-// All queries of a head of keys, a few at a time.
-inline void attend(const Row &row, const Store &kv, int64_t head, float scale, const float *query, float *out) {
-    for (int64_t q = 0; q < kv.group; q += MANY, query += MANY * kv.width, out += MANY * kv.width)
-        switch (kv.group - q) {
-        case 1: attend<1>(row, kv, head, scale, query, out); break;
-        case 2: attend<2>(row, kv, head, scale, query, out); break;
-        case 3: attend<3>(row, kv, head, scale, query, out); break;
-        default: attend<MANY>(row, kv, head, scale, query, out);
+// Adds weighted values to what is gathered, for some vectors of a head.
+template <int QUERIES, int VECTORS>
+void mix(const Chunk &chunk, const Chunk &next, const float *values, int64_t width, const float (&weights)[QUERIES][CHUNK],
+         const float (&shrink)[QUERIES], float *mixed) {
+    Vec now[VECTORS][QUERIES];
+#pragma GCC unroll 8
+    for (int v = 0; v < VECTORS; v++)
+#pragma GCC unroll 8
+        for (int q = 0; q < QUERIES; q++) now[v][q] = load(mixed + q * width + v * LANES) * shrink[q];
+    for (int64_t t = 0; t < chunk.count; t++)
+#pragma GCC unroll 8
+        for (int v = 0; v < VECTORS; v++) {
+            if (v % 2 == 0) fetch(values + next.offsets[t] + v * LANES);
+            Vec value = load(values + chunk.offsets[t] + v * LANES);
+            keep(value);
+#pragma GCC unroll 8
+            for (int q = 0; q < QUERIES; q++) now[v][q] = fused(Vec{} + weights[q][t], value, now[v][q]);
         }
+#pragma GCC unroll 8
+    for (int v = 0; v < VECTORS; v++)
+#pragma GCC unroll 8
+        for (int q = 0; q < QUERIES; q++) store(mixed + q * width + v * LANES, now[v][q]);
+}
+
+// Gathers a chunk for queries that share a head of keys. What was gathered before shrinks where a higher score turns up.
+template <int QUERIES>
+void gather(const Chunk &chunk, const Chunk &next, const float *keys, const float *values, int64_t width, float scale,
+            const float *query, Gathered gathered) {
+    constexpr int TOKENS = QUERIES <= 3 ? 4 : 2, VECTORS = TOKENS;
+    float weights[QUERIES][CHUNK], shrink[QUERIES];
+    for (int64_t t = 0; t < chunk.count; t += TOKENS)
+        score<QUERIES, TOKENS>(chunk, next, t, query, keys, width, scale, weights);
+#pragma GCC unroll 8
+    for (int q = 0; q < QUERIES; q++) {
+        float &top = gathered.top[q], &total = gathered.total[q], highest = top;
+        for (int64_t t = 0; t < chunk.count; t++) highest = std::max(highest, weights[q][t]);
+        shrink[q] = total ? exponential(Vec{} + (top - highest))[0] : 0;
+        Vec parts = {};
+        for (int64_t t = 0; t < chunk.count; t += LANES) {
+            Vec weight = exponential(load(weights[q] + t) - highest);
+            for (int64_t past = chunk.count; past < t + LANES; past++) weight[past - t] = 0;
+            store(weights[q] + t, weight);
+            parts += weight;
+        }
+        total = total * shrink[q] + sum(parts);
+        top = highest;
+    }
+    int64_t p = 0;
+    for (; p + VECTORS * LANES <= width; p += VECTORS * LANES)
+        mix<QUERIES, VECTORS>(chunk, next, values + p, width, weights, shrink, gathered.mixed + p);
+    for (; p < width; p += LANES) mix<QUERIES, 1>(chunk, next, values + p, width, weights, shrink, gathered.mixed + p);
+}
+
+// Gathers one span of a row. `query` is [queries, width].
+inline void gather(const Row &row, int64_t span, const Store &kv, float scale, const float *query, Gathered gathered) {
+    std::fill(gathered.top, gathered.top + kv.queries(), -INFINITY);
+    std::fill(gathered.total, gathered.total + kv.queries(), 0.0f);
+    std::fill(gathered.mixed, gathered.mixed + kv.queries() * kv.width, 0.0f);
+    const int64_t start = row.first + span * row.span(), stop = std::min(row.stop, start + row.span());
+    Chunk chunk(row, kv, start, stop);
+    for (const float *of_all : {kv.keys, kv.values})
+        for (int64_t t = 0; t < chunk.count; t++)
+            for (int64_t p = 0; p < kv.heads * kv.width; p += 2 * LANES) fetch(of_all + chunk.offsets[t] + p);
+    for (int64_t from = start; from < stop; from += CHUNK) {
+        const Chunk next(row, kv, std::min(from + CHUNK, stop - 1), stop);
+        for (int64_t head = 0; head < kv.heads; head++)
+            for (int64_t q = 0; q < kv.group; q += MANY) {
+                const int64_t first = head * kv.group + q;
+                const float *keys = kv.keys + head * kv.width, *values = kv.values + head * kv.width;
+                const float *of_head = query + first * kv.width;
+                const Gathered into = {gathered.top + first, gathered.total + first, gathered.mixed + first * kv.width};
+                switch (kv.group - q) {
+                case 1: gather<1>(chunk, next, keys, values, kv.width, scale, of_head, into); break;
+                case 2: gather<2>(chunk, next, keys, values, kv.width, scale, of_head, into); break;
+                case 3: gather<3>(chunk, next, keys, values, kv.width, scale, of_head, into); break;
+                default: gather<MANY>(chunk, next, keys, values, kv.width, scale, of_head, into);
+                }
+            }
+        chunk = next;
+    }
+}
+
+// Puts the spans of a row together. `out` is [queries, width].
+inline void combine(float *memory, int64_t spans, const Store &kv, float *out) {
+    for (int64_t q = 0; q < kv.queries(); q++) {
+        float top = -INFINITY, total = 0, factors[MAX_SPANS];
+        for (int64_t span = 0; span < spans; span++)
+            top = std::max(top, Gathered::in(memory + span * Gathered::floats(kv), kv).top[q]);
+        for (int64_t span = 0; span < spans; span++) {
+            const Gathered part = Gathered::in(memory + span * Gathered::floats(kv), kv);
+            factors[span] = exponential(Vec{} + (part.top[q] - top))[0];
+            total += part.total[q] * factors[span];
+        }
+        for (int64_t p = 0; p < kv.width; p += LANES) {
+            Vec mixed = {};
+            for (int64_t span = 0; span < spans; span++) {
+                const Gathered part = Gathered::in(memory + span * Gathered::floats(kv), kv);
+                mixed = fused(load(part.mixed + q * kv.width + p), Vec{} + factors[span], mixed);
+            }
+            store(out + q * kv.width + p, mixed / total);
+        }
+    }
+}
+
+// Lets a team attend for several rows, of which none has more than so many spans. `memory` has room for what is gathered
+// of each span of each row.
+template <typename RowOf, typename QueryOf, typename OutOf>
+void attend(Walk &walk, const Store &kv, float scale, int64_t rows, int64_t most_spans, float *memory,
+            const RowOf &row_of, const QueryOf &query_of, const OutOf &out_of) {
+    const int64_t floats = Gathered::floats(kv);
+    walk.phase(rows * most_spans, [&](int64_t piece) {
+        const int64_t which = piece / most_spans, span = piece % most_spans;
+        const Row row = row_of(which);
+        if (span >= row.spans()) return;
+        gather(row, span, kv, scale, query_of(which), Gathered::in(memory + piece * floats, kv));
+        if (row.spans() == 1) combine(memory + piece * floats, 1, kv, out_of(which));
+    });
+    if (most_spans == 1) return;
+    walk.phase(rows, [&](int64_t which) {
+        const int64_t spans = row_of(which).spans();
+        if (spans > 1) combine(memory + which * most_spans * floats, spans, kv, out_of(which));
+    });
 }
 
 }  // namespace

@@ -41,17 +41,19 @@ class Product final : public Work {
 class Attention final : public Work {
   public:
     Attention(const Row *rows, int64_t count, const Store &kv, float scale, const float *query, float *out)
-        : rows_(rows), count_(count), kv_(kv), scale_(scale), query_(query), out_(out) {}
+        : rows_(rows), count_(count), kv_(kv), scale_(scale), query_(query), out_(out) {
+        for (int64_t row = 0; row < count; row++) most_spans_ = std::max(most_spans_, rows[row].spans());
+        gathered_.resize(count * most_spans_ * Gathered::floats(kv));
+    }
 
-    int64_t phases() const override { return 1; }
+    int64_t phases() const override { return 2; }
 
     void run(Walk walk) override {
-        walk.phase(count_ * kv_.heads, [&](int64_t task) {
-            const Row &row = rows_[task / kv_.heads];
-            const int64_t head = task % kv_.heads;
-            const int64_t offset = (row.token * kv_.heads + head) * kv_.group * kv_.width;
-            attend(row, kv_, head, scale_, query_ + offset, out_ + offset);
-        });
+        const int64_t features = kv_.queries() * kv_.width;
+        attend(
+            walk, kv_, scale_, count_, most_spans_, gathered_.data(), [&](int64_t row) { return rows_[row]; },
+            [&](int64_t row) { return query_ + rows_[row].token * features; },
+            [&](int64_t row) { return out_ + rows_[row].token * features; });
     }
 
   private:
@@ -61,6 +63,8 @@ class Attention final : public Work {
     float scale_;
     const float *query_;
     float *out_;
+    int64_t most_spans_ = 1;
+    std::vector<float> gathered_;
 };
 
 }  // namespace

@@ -9,9 +9,15 @@
 
 namespace {
 
-constexpr int PANEL = 3;  // rows of a weight at once; with TILE tokens their sums fill the vector registers
+// Rows of a weight at once: with TILE tokens their sums fill the vector registers, of which AVX-512 has twice as many.
+#if defined(__AVX512VL__)
+constexpr int PANEL = 6;
+#else
+constexpr int PANEL = 3;
+#endif
 constexpr int TILE = 4;
-constexpr int BLOCK = 16 * PANEL;  // rows that are a piece of work
+constexpr int FEW = 2;            // tokens that go over the rows of a weight one by one
+constexpr int BLOCK = 48;         // rows, a multiple of PANEL, that are a piece of work
 constexpr int GROUP = 32;         // tokens that go over a block together
 
 struct Linear {
@@ -30,33 +36,43 @@ struct Linear {
 // rows one that is needed soon is asked for meanwhile.
 template <int ROWS, int TOKENS, typename Weight>
 inline __attribute__((always_inline)) void multiply(const Weight *weight, const float *x, int64_t in, bool adds,
-                                                    float *result, const Weight *soon = nullptr) {
+                                                    float *result, const Weight *soon = nullptr, int soon_rows = 0) {
     constexpr int64_t LINE = 64 / sizeof(Weight);
     Vec total[ROWS][TOKENS] = {};
     const int64_t whole = in / LANES * LANES;
     for (int64_t p = 0; p < whole; p += LANES) {
-        if (ROWS > 1 && p % LINE == 0) __builtin_prefetch(soon + p);
+        if (ROWS > 1 && p % LINE == 0)
+            for (int row = 0; row < soon_rows; row++) fetch(soon + row * in + p);
         Vec of_row[ROWS];
+#pragma GCC unroll 8
         for (int row = 0; row < ROWS; row++) of_row[row] = load(weight + row * in + p);
+#pragma GCC unroll 8
         for (int token = 0; token < TOKENS; token++) {
-            const Vec of_token = load(x + token * in + p);
+            Vec of_token = load(x + token * in + p);
+            keep(of_token);
+#pragma GCC unroll 8
             for (int row = 0; row < ROWS; row++) total[row][token] = fused(of_row[row], of_token, total[row][token]);
         }
     }
     if (whole < in)
+#pragma GCC unroll 8
         for (int row = 0; row < ROWS; row++)
+#pragma GCC unroll 8
             for (int token = 0; token < TOKENS; token++)
                 total[row][token] = fused(load_some(weight + row * in + whole, in - whole),
                                           load_some(x + token * in + whole, in - whole), total[row][token]);
+#pragma GCC unroll 8
     for (int row = 0; row < ROWS; row++) {
         float sums_of_row[TILE];
         if constexpr (TOKENS == TILE) {
             const Quad four = sums(total[row][0], total[row][1], total[row][2], total[row][3]);
             std::memcpy(sums_of_row, &four, sizeof four);
         } else {
+#pragma GCC unroll 8
             for (int token = 0; token < TOKENS; token++) sums_of_row[token] = sum(total[row][token]);
         }
         float *of_row = result + row * GROUP;
+#pragma GCC unroll 8
         for (int token = 0; token < TOKENS; token++)
             of_row[token] = adds ? of_row[token] + sums_of_row[token] : sums_of_row[token];
     }
@@ -65,12 +81,12 @@ inline __attribute__((always_inline)) void multiply(const Weight *weight, const 
 // The same for the first TILE of so many tokens, or all where they are fewer.
 template <int ROWS, typename Weight>
 void multiply_tile(const Weight *weight, const float *x, int64_t in, int64_t tokens, bool adds, float *result,
-                   const Weight *soon = nullptr) {
+                   const Weight *soon = nullptr, int soon_rows = 0) {
     switch (tokens) {
-    case 1: return multiply<ROWS, 1>(weight, x, in, adds, result, soon);
-    case 2: return multiply<ROWS, 2>(weight, x, in, adds, result, soon);
-    case 3: return multiply<ROWS, 3>(weight, x, in, adds, result, soon);
-    default: return multiply<ROWS, TILE>(weight, x, in, adds, result, soon);
+    case 1: return multiply<ROWS, 1>(weight, x, in, adds, result, soon, soon_rows);
+    case 2: return multiply<ROWS, 2>(weight, x, in, adds, result, soon, soon_rows);
+    case 3: return multiply<ROWS, 3>(weight, x, in, adds, result, soon, soon_rows);
+    default: return multiply<ROWS, TILE>(weight, x, in, adds, result, soon, soon_rows);
     }
 }
 
@@ -81,13 +97,17 @@ void multiply_rows(const Weight *weight, int64_t rows, const float *x, int64_t t
     int64_t row = 0;
     // While many tokens go over a panel, a tile at a time, the rows of the next one come in: that is the only wait. Few
     // tokens are over a row before the next one can be there, and one stream of rows is what memory reads fastest.
-    if (tokens > TILE)
-        for (; row + PANEL <= rows; row += PANEL)
-            for (int64_t token = 0; token < tokens; token += TILE) {
-                const Weight *soon = weight + (row + PANEL + token / TILE % PANEL) * in;
+    if (tokens > FEW)
+        for (; row + PANEL <= rows; row += PANEL) {
+            const Weight *soon = weight + (row + PANEL) * in;
+            int64_t left = PANEL, tiles = (tokens + TILE - 1) / TILE;
+            for (int64_t token = 0; token < tokens; token += TILE, tiles--) {
+                const int64_t now = (left + tiles - 1) / tiles;
                 multiply_tile<PANEL>(weight + row * in, x + token * in, in, tokens - token, adds,
-                                     result + row * GROUP + token, soon);
+                                     result + row * GROUP + token, soon, now);
+                soon += now * in, left -= now;
             }
+        }
     for (; row < rows; row++)
         for (int64_t token = 0; token < tokens; token += TILE)
             multiply_tile<1>(weight + row * in, x + token * in, in, tokens - token, adds, result + row * GROUP + token);

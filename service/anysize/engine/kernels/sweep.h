@@ -107,11 +107,15 @@ class Sweep final : public Work {
             rank = std::max({rank, layer.query.rank + layer.key.rank + layer.value.rank, layer.output.rank,
                              layer.gate.rank + layer.up.rank, layer.down.rank});
         }
-        scratch.reserve({step.count * projected, step.count * mixed, step.count * inner, step.count * rank});
+        for (int64_t token = 0; token < step.count; token++)
+            most_spans_ = std::max(most_spans_, Row{nullptr, token, 0, step.tokens[token].position + 1}.spans());
+        const int64_t gathered = step.count * most_spans_ * Gathered::floats(step.kv);
+        scratch.reserve({step.count * projected, step.count * mixed, step.count * inner, step.count * rank, gathered});
         projection_ = scratch.take(step.count * projected);
         mix_ = scratch.take(step.count * mixed);
         activation_ = scratch.take(step.count * inner);
         low_ = scratch.take(step.count * rank);
+        gathered_ = scratch.take(gathered);
     }
 
     void run(Walk walk) override {
@@ -127,7 +131,7 @@ class Sweep final : public Work {
     int64_t phases() const { return count_ * PHASES; }
 
   private:
-    static constexpr int64_t PHASES = 10;  // of a visit, at most
+    static constexpr int64_t PHASES = 11;  // of a visit, at most
 
     // hidden += output(attention(norm(hidden)))
     void attention(const Visit &visit, Walk &walk, float *mine) {
@@ -149,12 +153,11 @@ class Sweep final : public Work {
             });
         });
         walk.phase(visit.count, [&](int64_t token) { turn_and_store(visit, token, projection_ + token * projected); });
-        walk.phase(visit.count * step_.kv.heads, [&](int64_t task) {
-            const int64_t token = task / step_.kv.heads, head = task % step_.kv.heads;
-            const int64_t offset = head * step_.kv.group * step_.kv.width;
-            attend(row_of(visit, token), step_.kv, head, static_cast<float>(layer.scale),
-                   projection_ + token * projected + offset, mix_ + token * layer.query.features + offset);
-        });
+        attend(
+            walk, step_.kv, static_cast<float>(layer.scale), visit.count, most_spans_, gathered_,
+            [&](int64_t token) { return row_of(visit, token); },
+            [&](int64_t token) { return projection_ + token * projected; },
+            [&](int64_t token) { return mix_ + token * layer.query.features; });
         add_to_hidden(layer.output, visit, walk, mix_);
     }
 
@@ -252,7 +255,7 @@ class Sweep final : public Work {
             turn(of_head, step_.cosine + row.token * width, step_.sine + row.token * width, width);
         }
         for (int64_t head = 0; head < step_.kv.heads; head++) {
-            const int64_t offset = step_.kv.offset(row.pages, row.stop - 1, head);
+            const int64_t offset = step_.kv.offset(row.pages, row.stop - 1) + head * width;
             const float *key = projection + (queries + head) * width, *value = key + step_.kv.heads * width;
             std::copy(key, key + width, step_.kv.keys + offset);
             std::copy(value, value + width, step_.kv.values + offset);
@@ -270,7 +273,8 @@ class Sweep final : public Work {
     const Step &step_;
     const Visit *visits_;
     int64_t count_;
-    float *projection_, *mix_, *activation_, *low_;
+    int64_t most_spans_ = 1;
+    float *projection_, *mix_, *activation_, *low_, *gathered_;
 };
 
 }  // namespace

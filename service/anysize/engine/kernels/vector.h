@@ -32,7 +32,16 @@ template <typename Number> inline Vec load_some(const Number *from, int64_t coun
     std::memcpy(some, from, count * sizeof(Number));
     return load(some);
 }
+// Has memory brought into the second cache. Some processors drop what is asked for the first while a few are on the way.
+template <typename Number> inline void fetch(const Number *from) { __builtin_prefetch(from, 0, 2); }
 inline void store(float *to, Vec v) { *reinterpret_cast<Vec *>(to) = v; }
+
+// Keeps a vector in its register. A compiler would load it anew for each use, and loads are what runs short.
+inline void keep([[maybe_unused]] Vec &v) {
+#if defined(__x86_64__)
+    asm("" : "+v"(v));
+#endif
+}
 
 // a * b + c, always rounded once: left to itself, a compiler does so for some numbers of tokens and not for others.
 inline Vec fused(Vec a, Vec b, Vec c) {
