@@ -45,7 +45,8 @@ def bench_budgets(
         on_progress: told which share is done.
 
     Returns:
-        Which share of the feasible budgets was kept, of all and of each kind, and `ratio_size_over_oracle`, of mean parameters.
+        Which share of the feasible budgets was kept, of all and of each kind, and `ratio_size_over_oracle`, of mean
+        parameters.
     """
     chance = random.Random(seed)  # noqa: S311  (no secret)
     taken: dict[tuple[Shape, str], list[Completion]] = {}

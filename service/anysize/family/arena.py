@@ -36,7 +36,7 @@ def settle(parameters: Iterable[Tensor]) -> None:
 
 
 def empty(shape: Sequence[int], *, dtype: torch.dtype, device: torch.device) -> Tensor:
-    """Like `torch.empty`; on the CPU in large pages, which take as long to find as small ones and hold 512 times more."""
+    """Like `torch.empty`; on the CPU in large pages, of which a processor knows as many as of small ones by heart."""
     if device.type != "cpu":
         return torch.empty(*shape, dtype=dtype, device=device)
     size_bytes = math.prod(shape) * dtype.itemsize
