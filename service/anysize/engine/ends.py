@@ -66,8 +66,9 @@ class Ends:
             return hidden_TD.new_empty(0, self._vocabulary)
         of_owner = {owner: [row for row, one in enumerate(owners) if one is owner] for owner in dict.fromkeys(owners)}
         places = {owner: torch.tensor(rows, device=hidden_TD.device) for owner, rows in of_owner.items()}
-        last_RD = hidden_TD[torch.tensor(tokens, device=hidden_TD.device)]
-        normed = {owner: self._norms[owner](last_RD[rows_N]) for owner, rows_N in places.items()}
+        # Picked by index_select: indexing wakes torch's threads, which then wait on the cores that kernels want.
+        last_RD = hidden_TD.index_select(0, torch.tensor(tokens, device=hidden_TD.device))
+        normed = {owner: self._norms[owner](last_RD.index_select(0, rows_N)) for owner, rows_N in places.items()}
         if self._share_head:
             return self._heads[Owner.TEACHER](_together(normed, places))
         return _together({owner: self._heads[owner](part_ND) for owner, part_ND in normed.items()}, places)

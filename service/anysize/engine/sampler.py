@@ -18,7 +18,6 @@ from anysize.errors import EngineError
 _MIN_TEMPERATURE = 1e-30
 # Sorting a whole vocabulary takes milliseconds; almost always the tokens that are kept are among so many.
 _CANDIDATES = 1024
-_STRETCH = 64
 # JSON has no minus infinity.
 _LEAST_LOGPROB = -9999.0
 
@@ -123,19 +122,13 @@ def pick(logits_RV: Tensor, samplers: Sequence[Sampler]) -> list[Pick]:
 def _likeliest(logits_RV: Tensor) -> tuple[Tensor, Tensor]:
     """The largest logit of each row and its token, the first of equals.
 
-    torch takes many times as long for a maximum with its place as for one without, so the place is looked for in the
-    right stretch of the vocabulary alone.
+    On the CPU torch looks for a place many times as long as numpy does, and wakes its threads for it.
     """
-    vocabulary = logits_RV.shape[1]
-    whole = vocabulary - vocabulary % _STRETCH
-    largest_RS = logits_RV[:, :whole].unflatten(1, (whole // _STRETCH, _STRETCH)).amax(dim=2)
-    if whole < vocabulary:
-        largest_RS = torch.cat((largest_RS, logits_RV[:, whole:].amax(dim=1, keepdim=True)), dim=1)
-    best_R, stretch_R = largest_RS.max(dim=1)
-    within_C = torch.arange(_STRETCH, device=logits_RV.device)
-    tokens_RC = (stretch_R[:, None] * _STRETCH + within_C).clamp_(max=vocabulary - 1)
-    place_R1 = logits_RV.gather(1, tokens_RC).argmax(dim=1, keepdim=True)
-    return best_R, tokens_RC.gather(1, place_R1)[:, 0]
+    if logits_RV.is_cuda:
+        best_R, tokens_R = logits_RV.max(dim=1)
+        return best_R, tokens_R
+    tokens_R = torch.from_numpy(logits_RV.float().numpy().argmax(axis=1))
+    return logits_RV.gather(1, tokens_R[:, None])[:, 0], tokens_R
 
 
 def _penalised(logits_RV: Tensor, samplers: Sequence[Sampler]) -> Tensor:
