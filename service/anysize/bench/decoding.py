@@ -9,6 +9,7 @@ import torch
 from anysize.engine.kernels.kernels import Kernels
 from anysize.engine.memory import token_bytes
 from anysize.engine.model import Model, Row
+from anysize.engine.sampler import likeliest
 from anysize.family.family import Family
 from anysize.family.variant import Variant
 
@@ -93,7 +94,7 @@ def by_engine(model: Model, work: Sequence[Work], answer_tokens: int) -> Answere
     prefilled_s = started_s
     for step in range(answer_tokens):
         rows = [Row(sequence, ids, wants_logits=True) for sequence, ids in zip(sequences, tokens, strict=True)]
-        tokens = model.step(rows).argmax(dim=-1, keepdim=True).tolist()
+        tokens = likeliest(model.step(rows))[1][:, None].tolist()
         for answer, token in zip(answers, tokens, strict=True):
             answer.extend(token)
         if step == 0:

@@ -99,7 +99,7 @@ def pick(logits_RV: Tensor, samplers: Sequence[Sampler]) -> list[Pick]:
     """
     assert logits_RV.shape[0] == len(samplers)
     shaped_RV = _constrained(_penalised(logits_RV, samplers), samplers)
-    best_R, tokens_R = _likeliest(shaped_RV)
+    best_R, tokens_R = likeliest(shaped_RV)
     if not bool(best_R.isfinite().all()):
         raise EngineError("the model's logits are no numbers")
     tokens = tokens_R.tolist()
@@ -119,7 +119,7 @@ def pick(logits_RV: Tensor, samplers: Sequence[Sampler]) -> list[Pick]:
     return picks
 
 
-def _likeliest(logits_RV: Tensor) -> tuple[Tensor, Tensor]:
+def likeliest(logits_RV: Tensor) -> tuple[Tensor, Tensor]:
     """The largest logit of each row and its token, the first of equals.
 
     On the CPU torch looks for a place many times as long as numpy does, and wakes its threads for it.
