@@ -520,3 +520,37 @@ def test_limits_are_those_settings_that_have_their_names():
     given = ServiceSettings.model_validate({name: 20 + place for place, name in enumerate(names)})
 
     assert asdict(Limits.of(given)) == {name: getattr(given, name) for name in names}
+
+
+@pytest.mark.parametrize(("beside", "ran_tokens", "moves"), [(5, 14, True), (5, 20, False), (0, 20, True)])
+def test_in_a_crowd_an_answer_moves_only_while_more_of_it_is_left_than_there_is(
+    beside: int, ran_tokens: int, moves: bool
+):
+    limits = Limits(
+        max_queued_requests=64,
+        max_queued_tokens=1 << 12,
+        max_running_requests=beside + 1,
+        max_step_tokens=64,
+        prefill_chunk_tokens=64,
+    )
+    scheduler: Scheduler[Job] = Scheduler(limits, Pool(1000))
+    moving = job(4, 30, sizes=3, is_resizable=True)
+    for one in (moving, *(job(4, 60) for _ in range(beside))):
+        scheduler.add(one)
+    (run, *_) = run_a_step(scheduler, moving)
+    while run.ran_tokens < ran_tokens:
+        run_a_step(scheduler, moving)
+    before = run.variant
+    assert before != VARIANTS[0]
+    for _ in range(2 * limits.max_running_requests):
+        scheduler.add(job())
+    scheduler.plan()
+    assert (run.variant != before) == moves
+
+
+def run_a_step(scheduler: Scheduler[Job], moving: Job) -> list[Run[Job]]:
+    for share in scheduler.plan().shares:
+        scheduler.ran(share)
+        if share.run.job is moving and isinstance(moving, SomeJob):
+            moving.runs[share.run.sample] = share.run
+    return scheduler.running

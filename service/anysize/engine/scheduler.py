@@ -22,6 +22,8 @@ from anysize.family.variant import Variant
 
 logger = logging.getLogger(__name__)
 
+_FEW_RUNS = 4
+
 
 class Place(Protocol):
     """A sequence as the scheduler sees it.
@@ -240,6 +242,7 @@ class Scheduler(Generic[JobT]):
             if run.job.is_resizable
             and run.tokens_on_size >= LEAST_TOKENS
             and run.variant != run.job.variants[self._pressure.pick(run.job.top)]
+            and self._can_pay(run)
         ]
         if not due:
             return []
@@ -257,6 +260,14 @@ class Scheduler(Generic[JobT]):
             run.variant, run.sequence, run.given_tokens = sequence.variant, sequence, len(token_ids)
             run.ran_tokens, run.border = sequence.length, sequence.border
         return []
+
+    def _can_pay(self, run: Run[JobT]) -> bool:
+        """Whether a move may bring more than it costs: what a run has so far is computed anew, and holds everybody up.
+
+        A few runs wait for weights rather than for arithmetic, and hardly notice; in a crowd more has to be left of an
+        answer than there is of it.
+        """
+        return len(self._running) <= _FEW_RUNS or 2 * run.ran_tokens <= run.job.sequence_tokens
 
     def _waits_for_its_prompt(self, job: JobT) -> bool:
         """Whether the next answer to a job had better wait until one before has run the prompt, and made it known."""
