@@ -1,6 +1,7 @@
 """From settings to a running server."""
 
 import asyncio
+import gc
 import math
 import signal
 import socket
@@ -143,6 +144,9 @@ def run_server(settings: Settings, *, say: Callable[[str], None]) -> None:
         say("making room for keys and values, and starting the engine")
         app = create_app(settings, family, load_model(settings, family, kernels), calibration)
         config = server_config(app, settings)
+        # What there is now lives as long as the service; looking through all of it would hold everybody up for 0.2 s.
+        gc.collect()
+        gc.freeze()
         # uvicorn hands a signal on once it has stopped; being asked to stop is no failure.
         signal.signal(signal.SIGTERM, _exit)
         signal.signal(signal.SIGINT, _exit)

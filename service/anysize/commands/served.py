@@ -1,5 +1,6 @@
 """What a service with some settings would run, loaded late: torch takes seconds that `--help` need not wait for."""
 
+import gc
 from typing import TYPE_CHECKING
 
 from anysize.console import say
@@ -14,7 +15,9 @@ def served_family(settings: Settings) -> "Family":
     """Its family. See `load_family`."""
     from anysize.commands.serve import load_family
 
-    return load_family(settings)
+    family = load_family(settings)
+    gc.freeze()  # as a service does
+    return family
 
 
 def served_kernels(settings: Settings) -> "Kernels | None":
