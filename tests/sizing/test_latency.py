@@ -46,7 +46,7 @@ def by_hand(shape: Shape, step: list[StepRow]) -> dict[str, float]:
             owner = "one" if shape.shares_head else str(row.variant.choice[-1])
             heads[owner] = heads.get(owner, 0) + 1
     for (owner, _, _), tokens in through.items():
-        climb(counts, owner, tokens, (1, 2, 4, 8, 16, 32, 64, 160))
+        climb(counts, owner, tokens, (1, 2, 4, 8, 16, 32, 64))
     counts["steps"] = 1
     for wanted in heads.values():
         climb(counts, "head", wanted, (1, 2, 4, 8, 16))

@@ -20,7 +20,7 @@ from anysize.sizing.latency import Shape
 _BATCHES = (1, 2, 4, 8, 16, 32)
 _CONTEXTS = (16, 64, 256, 512, 1024)
 # Tokens of a prompt in one step, and in how many steps; long ones take as long as all others together.
-_CHUNKS = {6: 4, 12: 4, 24: 4, 32: 4, 48: 4, 64: 4, 96: 3, 128: 3, 160: 2, 256: 1}
+_CHUNKS = {6: 4, 12: 4, 24: 4, 32: 4, 48: 4, 64: 4, 96: 3, 128: 3, 192: 2, 256: 1}
 _STORED_TOKENS = 6144
 _PAGE_TOKENS = 16
 _MOST_ROUNDS = 9

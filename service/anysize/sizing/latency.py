@@ -15,9 +15,9 @@ import numpy as np
 from anysize.engine.workload import StepRow
 from anysize.family.variant import Owner, Variant
 
-# Between these many tokens in a layer, or rows in a head, costs are taken to grow evenly. Weights are read once however
-# few there are, kernels handle 4 at a time, and more than 160 tokens are computed another way: costs bend both ways.
-_TOKENS = (1, 2, 4, 8, 16, 32, 64, 160)
+# Between these many tokens in a layer, or rows in a head, costs are taken to grow evenly, and beyond the last too. Weights
+# are read once however few there are, and kernels handle 4 at a time: costs bend both ways.
+_TOKENS = (1, 2, 4, 8, 16, 32, 64)
 _ROWS = (1, 2, 4, 8, 16)
 
 
@@ -43,7 +43,7 @@ Attributes:
         alone, and the teacher's layer below them counts as the teacher's.
     teacher_to_2 and so on: layers with so many tokens or more; one with fewer counts as the share of the way that it
         has come from the number before. 3 tokens in a layer are 1 of `to_2` and a half of `to_4`.
-    teacher_over_160, student_over_160: (token, layer) pairs beyond the 160th token in a layer.
+    teacher_over_64, student_over_64: (token, layer) pairs beyond the 64th token in a layer.
     head_reads, head_to_2 and so on: likewise for distinct heads and the rows that go through them.
     attention_rows, attention_chunks: (row, layer) pairs of rows of one token, and of several.
     attention_stored: tokens that all of these attend to.
