@@ -15,8 +15,8 @@ import numpy as np
 from anysize.engine.workload import StepRow
 from anysize.family.variant import Owner, Variant
 
-# Between these many tokens in a layer, or rows in a head, costs are taken to grow evenly, and beyond the last too. Weights
-# are read once however few there are, and kernels handle 4 at a time: costs bend both ways.
+# Between these many tokens in a layer, or rows in a head, costs are taken to grow evenly, and beyond the last too.
+# Weights are read once however few there are, and kernels handle 4 at a time: costs bend both ways.
 _TOKENS = (1, 2, 4, 8, 16, 32, 64)
 _ROWS = (1, 2, 4, 8, 16)
 
