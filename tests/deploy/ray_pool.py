@@ -1,8 +1,9 @@
 """A pool of replicas on a Ray of its own: `python ray_pool.py FAMILY REPLICAS PORT`; ends when its input does."""
 
-# pyright: reportMissingImports=false
+# pyright: reportMissingImports=false, reportPrivateImportUsage=false
 # Ray is an extra that not everybody has.
 
+import logging
 import sys
 import tempfile
 
@@ -24,7 +25,7 @@ def start(cpus: int, folder: str) -> None:
                 num_cpus=cpus,
                 include_dashboard=False,
                 object_store_memory=100 << 20,
-                logging_level="warning",
+                logging_level=logging.WARNING,
                 _temp_dir=folder,
             )
             return
