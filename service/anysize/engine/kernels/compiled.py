@@ -16,8 +16,8 @@ from anysize.engine.kernels.route import Route
 from anysize.engine.step import Step
 from anysize.family.variant import LayerRef
 
-# As many as a step has by default. The kernels are some tenths faster up to here, and scratch memory grows with tokens.
-MOST_TOKENS = 256
+# Twice as many as a step has by default. Scratch memory grows with them, and torch is some tenths slower at most.
+MOST_TOKENS = 512
 _REMEMBERED_ROUTES = 64
 
 
