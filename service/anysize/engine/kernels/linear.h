@@ -5,6 +5,9 @@
 
 #pragma once
 
+#include <type_traits>
+#include <vector>
+
 #include "vector.h"
 
 namespace {
@@ -45,7 +48,10 @@ inline __attribute__((always_inline)) void multiply(const Weight *weight, const 
             for (int row = 0; row < soon_rows; row++) fetch(soon + row * in + p);
         Vec of_row[ROWS];
 #pragma GCC unroll 8
-        for (int row = 0; row < ROWS; row++) of_row[row] = load(weight + row * in + p);
+        for (int row = 0; row < ROWS; row++) {
+            of_row[row] = load(weight + row * in + p);
+            keep(of_row[row]);
+        }
 #pragma GCC unroll 8
         for (int token = 0; token < TOKENS; token++) {
             Vec of_token = load(x + token * in + p);
@@ -90,23 +96,49 @@ void multiply_tile(const Weight *weight, const float *x, int64_t in, int64_t tok
     }
 }
 
+// A panel times up to GROUP tokens. While they go over it, a tile at a time, the rows of the next one come in: that is the
+// only wait. `soon` is that panel, or null.
+template <typename Weight>
+void multiply_panel(const Weight *panel, const float *x, int64_t tokens, int64_t in, bool adds, float *result,
+                    const Weight *soon) {
+    int64_t left = soon ? PANEL : 0, tiles = (tokens + TILE - 1) / TILE;
+    for (int64_t token = 0; token < tokens; token += TILE, tiles--) {
+        const int64_t now = (left + tiles - 1) / tiles;
+        multiply_tile<PANEL>(panel, x + token * in, in, tokens - token, adds, result + token, soon, now);
+        soon += now * in, left -= now;
+    }
+}
+
+// A panel of int8 as floats; the next one is asked for meanwhile.
+inline const float *widened(const int8_t *panel, int64_t in) {
+    thread_local std::vector<float> floats;
+    floats.resize(PANEL * in);
+    for (int64_t at = 0; at < PANEL * in; at += LANES) {
+        if (at % 64 == 0) fetch(panel + PANEL * in + at);
+        if (at + LANES <= PANEL * in)
+            store(floats.data() + at, load(panel + at));
+        else
+            for (int64_t last = at; last < PANEL * in; last++) floats[last] = panel[last];
+    }
+    return floats.data();
+}
+
 // Rows of a weight times up to GROUP tokens.
 template <typename Weight>
 void multiply_rows(const Weight *weight, int64_t rows, const float *x, int64_t tokens, int64_t in, bool adds,
                    float *result) {
     int64_t row = 0;
-    // While many tokens go over a panel, a tile at a time, the rows of the next one come in: that is the only wait. Few
-    // tokens are over a row before the next one can be there, and one stream of rows is what memory reads fastest.
+    // Few tokens are over a row before the next one can be there, and one stream of rows is what memory reads fastest.
     if (tokens > FEW)
         for (; row + PANEL <= rows; row += PANEL) {
-            const Weight *soon = weight + (row + PANEL) * in;
-            int64_t left = PANEL, tiles = (tokens + TILE - 1) / TILE;
-            for (int64_t token = 0; token < tokens; token += TILE, tiles--) {
-                const int64_t now = (left + tiles - 1) / tiles;
-                multiply_tile<PANEL>(weight + row * in, x + token * in, in, tokens - token, adds,
-                                     result + row * GROUP + token, soon, now);
-                soon += now * in, left -= now;
-            }
+            const Weight *panel = weight + row * in;
+            if constexpr (std::is_same_v<Weight, int8_t>)
+                if (tokens > TILE) {
+                    const float *floats = widened(panel, in), *none = nullptr;
+                    multiply_panel(floats, x, tokens, in, adds, result + row * GROUP, none);
+                    continue;
+                }
+            multiply_panel(panel, x, tokens, in, adds, result + row * GROUP, panel + PANEL * in);
         }
     for (; row < rows; row++)
         for (int64_t token = 0; token < tokens; token += TILE)
