@@ -173,7 +173,7 @@ def test_a_step_of_not_too_many_tokens_goes_through_all_layers_in_one_call(
     def calls_for(*tokens: int) -> int:
         calls.clear()
         asked = [Asked((True, False, False, True), list(range(30, 30 + count)), 0, 40, 1) for count in tokens]
-        serve(Model(bank_of(architecture, kind), kv_bytes=1 << 18, kernels=kernels), asked)
+        serve(Model(bank_of(architecture, kind), kv_bytes=1 << 20, kernels=kernels), asked)
         return len(calls)
 
     assert calls_for(8, 24) == (0 if architecture == "gpt2" else 1)
