@@ -30,10 +30,14 @@ test-nightly: $(VENV)/.dev
 	@$(BIN)/anysize fetch
 	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m nightly --timeout 7200
 
+# 2026-11-29: sqlitedict, which lm-evaluation-harness needs, unpickles its own cache, and no version of it is mended.
+# The harness writes such a cache only where it is told to, and nothing here tells it.
+ACCEPTED := --ignore-vuln GHSA-g4r7-86gm-pgqc --ignore-vuln PYSEC-2026-1939
+
 .PHONY: audit  ## Look for known holes in what is pinned and dangerous calls in the code; list the parts (build/sbom.json).
 audit: $(VENV)/.dev $(VENV)-audit/.done
 	@$(VENV)-audit/bin/bandit --quiet --recursive --severity-level medium --configfile pyproject.toml service training
-	@$(VENV)-audit/bin/pip-audit --requirement deploy/constraints.txt --no-deps --disable-pip --strict --progress-spinner off
+	@$(VENV)-audit/bin/pip-audit --requirement deploy/constraints.txt --no-deps --disable-pip --strict --progress-spinner off $(ACCEPTED)
 	@mkdir -p build
 	@$(VENV)-audit/bin/cyclonedx-py requirements deploy/constraints.txt --pyproject pyproject.toml --output-reproducible --output-file build/sbom.json
 
