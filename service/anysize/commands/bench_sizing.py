@@ -68,8 +68,8 @@ def bench_budgets(
 @bench_app.command("burst")
 def bench_burst(
     seconds: Annotated[float, typer.Option(min=1, max=3600, help="Of the trace, played four times.")] = 60.0,
-    quiet: Annotated[float, typer.Option(min=0.01, max=100, help="Rate over capacity, between bursts.")] = 0.4,
-    burst: Annotated[float, typer.Option(min=0.01, max=100, help="Rate over capacity, in a burst.")] = 1.5,
+    quiet: Annotated[float, typer.Option(min=0.01, max=100, help="Rate over capacity, between bursts.")] = 0.5,
+    burst: Annotated[float, typer.Option(min=0.01, max=100, help="Rate over capacity, in a burst.")] = 1.2,
     quiet_s: Annotated[float, typer.Option(min=0.1, max=3600, help="Seconds between bursts, on average.")] = 8.0,
     burst_s: Annotated[float, typer.Option(min=0.1, max=3600, help="Seconds of a burst, on average.")] = 8.0,
     slack: Annotated[float, typer.Option(min=1, max=1000, help="Bounds over times of the largest size alone.")] = 4.0,
