@@ -38,7 +38,7 @@ inline void store(float *to, Vec v) { *reinterpret_cast<Vec *>(to) = v; }
 
 // Keeps a vector in its register. A compiler would load it anew for each use, and loads are what runs short.
 inline void keep([[maybe_unused]] Vec &v) {
-#if defined(__x86_64__)
+#if defined(__AVX__)
     asm("" : "+v"(v));
 #endif
 }
