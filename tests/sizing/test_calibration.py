@@ -100,3 +100,17 @@ def test_a_damaged_file_is_not_used_and_is_named(settings: Settings, damage: Any
         read_calibration(Key.of(settings, compiled=False), family)
     assert str(path) in str(caught.value)
     assert "anysize calibrate" in str(caught.value)
+
+
+def test_margins_come_from_every_repetition_and_from_what_is_usual(settings: Settings):
+    family = load(settings)
+    teacher = Variant.teacher(family.positions)
+    # One repetition in ten takes twice as long, whatever the step.
+    steps = [
+        Measured((StepRow(teacher, tokens, 0, wants_logits=True),), (2.0 + tokens,) * 9 + (2 * (2.0 + tokens),))
+        for tokens in (1, 2, 4, 8)
+    ]
+    blocks = tuple(len(block) for block in family.bank.blocks.blocks)
+    margin = Calibration.fit(Key.of(settings, compiled=False), Shape(blocks, True, True), steps).margin()
+    assert margin.step == pytest.approx(2.0, rel=0.05)
+    assert margin.lasting == pytest.approx(1.0, rel=0.05)

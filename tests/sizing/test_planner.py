@@ -43,7 +43,7 @@ COSTS = {
     "attention_stored": 0.001,
     "attention_pairs": 0.0001,
 }
-MARGIN = Margin(1.5, 1.25)
+MARGIN, NONE = Margin(1.5, 1.25), Margin()
 
 
 @cache
@@ -56,7 +56,7 @@ def model() -> LatencyModel:
     return LatencyModel.of(Shape((2, 1, 3, 4, 2), shares_base=True, shares_head=True), COSTS)
 
 
-def planner(margin: Margin = Margin()) -> Planner:  # noqa: B008  (frozen)
+def planner(margin: Margin = NONE) -> Planner:
     return Planner(model(), LIMITS, margin=margin)
 
 

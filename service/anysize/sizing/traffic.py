@@ -14,8 +14,7 @@ from anysize.family.variant import Variant
 from anysize.sizing.correction import Corrected
 from anysize.sizing.load import Ask, Forecast
 
-# Arrivals count for e-fold less after so long. Longer is later for each burst, shorter takes chance for one: with 1.5,
-# 0.8 and 0.5 s, 0.85, 0.97 and 0.99 of simulated requests kept their times, on sizes of 1.38, 1.32 and 1.28.
+# Arrivals count for e-fold less after so long. Longer is later for each burst, shorter takes chance for one.
 _MEMORY_S = 0.8
 # The rate rises with what comes and falls e-fold in so long: where one answer of a batch is on the largest size, the
 # others save little by being on smaller ones, so all of them had better stay small until a burst is over.

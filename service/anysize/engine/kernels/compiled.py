@@ -16,7 +16,7 @@ from anysize.engine.kernels.route import Route
 from anysize.engine.step import Step
 from anysize.family.variant import LayerRef
 
-# Twice as many as a step has by default. Scratch memory grows with them, and torch is some tenths slower at most.
+# Twice as many as a step has by default; scratch memory grows with them.
 MOST_TOKENS = 512
 _REMEMBERED_ROUTES = 64
 
