@@ -1,6 +1,5 @@
 """Which size a latency budget gets under a load, and what is foreseen."""
 
-import threading
 from functools import cache
 from typing import Any
 
@@ -19,7 +18,7 @@ from anysize.errors import BudgetError, BusyError
 from anysize.family.family import Family
 from anysize.family.variant import Variant
 from anysize.sizing.budget import Budget
-from anysize.sizing.correction import Corrected, Correction
+from anysize.sizing.correction import Corrected
 from anysize.sizing.latency import LatencyModel, Shape
 from anysize.sizing.load import Ask, Forecast, Outlook
 from anysize.sizing.margin import Margin
@@ -237,56 +236,23 @@ STEP = [StepRow(family().teacher.variant, 1, 10, True)]
 PROMPT = [StepRow(family().teacher.variant, 12, 0, True)]
 
 
-@pytest.mark.parametrize(("truth", "learned"), [(1.7, 1.7), (0.8, 0.8), (20.0, 3.0), (0.01, 0.5)])
-def test_steps_that_take_longer_or_less_are_learned_within_bounds(truth: float, learned: float):
-    correction = Correction(model())
-    assert correction.corrected() == Corrected(model())
-    for _ in range(200):
-        correction.saw(STEP, truth * model().step_ms(STEP))
-    corrected = correction.corrected()
-    assert corrected.step_ms(STEP) == pytest.approx(learned * model().step_ms(STEP), rel=1e-3)
-    # Nothing is known of prompts yet, so they are taken to be as far off.
-    assert corrected.step_ms(PROMPT) == pytest.approx(learned * model().step_ms(PROMPT), rel=1e-3)
-
-
-def test_steps_with_prompts_have_a_factor_of_their_own():
-    correction = Correction(model())
-    for _ in range(200):
-        correction.saw(STEP, 0.9 * model().step_ms(STEP))
-        correction.saw([*STEP, *PROMPT], 1.4 * model().step_ms([*STEP, *PROMPT]))
-    corrected = correction.corrected()
-    assert (corrected.decoding, corrected.prompts) == (pytest.approx(0.9), pytest.approx(1.4))
-    assert corrected.step_ms([*PROMPT, *STEP]) == pytest.approx(1.4 * model().step_ms([*STEP, *PROMPT]))
-    assert corrected.tpot_ms(STEP[0].variant, rows=2, stored=10) == pytest.approx(0.9 * model().step_ms(STEP * 2))
-
-
 def test_a_prompt_that_is_taken_up_at_some_layer_teaches_nothing():
-    correction = Correction(model())
-    correction.saw([StepRow(family().teacher.variant, 8, 16, True, is_resumed=True)], 1e6)
-    assert correction.corrected() == Corrected(model())
+    taught = planner()
+    taught.saw([StepRow(family().teacher.variant, 8, 16, True, is_resumed=True)], 1e6)
+    budget, ask = Budget(ttft_ms=1e6), Ask(8, 8)
+    assert taught.promise(family().ladder, budget, ask, Load()) == planner().promise(
+        family().ladder, budget, ask, Load()
+    )
 
 
 def test_what_was_learned_changes_what_is_promised():
     slow = planner()
     for _ in range(200):
-        slow.saw(STEP, 2 * model().step_ms(STEP))
+        for rows in (STEP, PROMPT):
+            slow.saw(rows, 2 * model().step_ms(rows))
     budget, ask = Budget(ttft_ms=1e6), Ask(8, 8)
     fresh = planner().promise(family().ladder, budget, ask, Load()).forecast
-    assert slow.promise(family().ladder, budget, ask, Load()).forecast.ttft_ms == pytest.approx(2 * fresh.ttft_ms)
-    assert slow.tpot_ms(STEP[0].variant, rows=1, stored=10) == pytest.approx(2 * model().step_ms(STEP))
-
-
-def test_threads_that_learn_at_once_leave_a_factor_between_what_they_saw():
-    correction = Correction(model())
-    expected_ms = model().step_ms(STEP)
-
-    def learn(ratio: float) -> None:
-        for _ in range(300):
-            correction.saw(STEP, ratio * expected_ms)
-
-    threads = [threading.Thread(target=learn, args=(ratio,)) for ratio in (0.9, 1.2, 1.5)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    assert 0.9 <= correction.corrected().decoding <= 1.5
+    assert slow.promise(family().ladder, budget, ask, Load()).forecast.ttft_ms == pytest.approx(
+        2 * fresh.ttft_ms, rel=0.02
+    )
+    assert slow.tpot_ms(STEP[0].variant, rows=1, stored=10) == pytest.approx(2 * model().step_ms(STEP), rel=0.02)

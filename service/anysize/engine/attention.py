@@ -61,8 +61,6 @@ def paged_attention(
     kv.pool.write(kv.slots_T, key[0].transpose(0, 1), value[0].transpose(0, 1))
     query_THD = query[0].transpose(0, 1)
     kernels = kv.kernels if len(kv.single_R4) else None
-    if kernels is not None and not kernels.can_attend(query.shape[3]):
-        kernels = None
     if kernels is not None:
         out_THD = kernels.attend(
             _within(kv.single_R4, sliding_window),

@@ -1,9 +1,10 @@
 """Linear maps of few tokens, which is what decoding is made of: reading the weight is all the work there is.
 
-torch's `linear` of a row-major weight is far from the memory's speed there. Two ways are nearer, and neither wants
-another copy of the weight: BLAS given the operands the other way round, and compiled kernels. What each is worth on a
-machine says `anysize bench single --against transformers,uncompiled`: transformers uses `linear`, the engine without
-kernels exchanges operands.
+torch's `linear` of a row-major weight is far from the memory's speed there, and on some processors from their own with
+more tokens too. Three ways are nearer, and none wants another copy of the weight: compiled kernels; BLAS given the
+operands the other way round, for few tokens; oneDNN, which torch comes with and uses for tensors of its own layout, for
+more. What each is worth on a machine says `anysize bench single --against transformers,uncompiled`: transformers uses
+`linear`, the engine without kernels the other two.
 """
 
 import torch
@@ -13,8 +14,7 @@ from torch.nn import functional as F
 from anysize.engine.kernels.kernels import Kernels
 from anysize.family.int8 import Int8Linear
 
-_FEW_FOR_KERNELS = 32
-_FEW_FOR_EXCHANGE = 48
+_FEW_FOR_EXCHANGE = 4
 
 
 class FastLinear(nn.Module):
@@ -35,13 +35,14 @@ class FastLinear(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Apply the map to the last dimension of x."""
         x_TI = x.reshape(-1, x.shape[-1])
-        tokens = len(x_TI)
-        if self._kernels and tokens <= _FEW_FOR_KERNELS:
+        if self._kernels:
             out_TO = self._kernels.linear(x_TI.contiguous(), self.weight, bias_O=self.bias)
-        elif tokens <= _FEW_FOR_EXCHANGE:
+        elif len(x_TI) <= _FEW_FOR_EXCHANGE:
             out_TO = _exchanged(x_TI, self.weight)
             if self.bias is not None:
                 out_TO += self.bias
+        elif torch.backends.mkldnn.is_available():
+            out_TO = F.linear(x_TI.to_mkldnn(), self.weight, self.bias).to_dense()
         else:
             out_TO = F.linear(x_TI, self.weight, self.bias)
         return out_TO.view(*x.shape[:-1], -1)

@@ -1,6 +1,5 @@
 """The bank made runnable: one sweep over its layers advances every row of a step, whatever their variants."""
 
-import copy
 from collections import abc
 from functools import lru_cache
 
@@ -15,15 +14,14 @@ from anysize.engine.layers import Layers, layer_views
 from anysize.engine.mixed import Border, is_delta
 from anysize.engine.pages import PagePool
 from anysize.engine.plan import plan_step
+from anysize.engine.rotary import Rotary
 from anysize.engine.sequence import Row
-from anysize.engine.step import Rotation, Step, shape_of
+from anysize.engine.step import Step, shape_of
 from anysize.engine.tuning import tuned
 from anysize.family.assembly import view
 from anysize.family.bank import Bank
 
 _REMEMBERED_PLANS = 64
-# Kinds of rotary embedding whose frequencies follow from the longest sequence of the call.
-_BY_LENGTH = ("dynamic", "longrope")
 
 
 class Sweep:
@@ -54,12 +52,12 @@ class Sweep:
         self._layers = Layers({ref: tune(view(layer)) for ref, layer in views.items()}, border, kernels)
         self._ends = Ends(bank, tune)
         rotary = getattr(bank.architecture.backbone_of(bank.teacher), "rotary_emb", None)
-        self._rotary = copy.deepcopy(rotary)  # small, and some kinds write to their buffers
+        self._rotary = None if rotary is None else Rotary(rotary)
 
     @property
     def keys_depend_on_length(self) -> bool:
         """Whether the keys of a token follow from how many come after it, so that no other sequence can use them."""
-        return getattr(self._rotary, "rope_type", None) in _BY_LENGTH
+        return self._rotary is not None and self._rotary.depends_on_length
 
     def run(self, rows: abc.Sequence[Row], pool: PagePool, states: HiddenStates | None = None) -> Tensor:
         """Advance rows by their tokens: store keys and values, compute the logits that are wanted.
@@ -76,7 +74,8 @@ class Sweep:
         packed = [rows[row] for row in plan.rows]
         positions_1T = torch.tensor([_positions(packed)], device=self._device)
         hidden_1TD = self._ends.embed(packed, positions_1T)
-        step = Step(rows, plan, hidden_1TD, self._rotation(packed, hidden_1TD, positions_1T), pool, states)
+        rotation = self._rotary and self._rotary.of(packed, hidden_1TD, positions_1T)
+        step = Step(rows, plan, hidden_1TD, rotation, pool, states)
         is_small = hidden_1TD.shape[1] <= MOST_TOKENS
         hidden_TD, last = (self._compiled if self._compiled and is_small else self._layers).run(step)
         wanted = [number for number, row in enumerate(rows) if row.wants_logits]
@@ -85,17 +84,6 @@ class Sweep:
             [rows[row].sequence.variant.head_owner for row in wanted],
             [last[row] for row in wanted],
         )
-
-    def _rotation(self, packed: abc.Sequence[Row], hidden_1TD: Tensor, positions_1T: Tensor) -> Rotation | None:
-        """Cosines and sines for the tokens, as layers take them; None where positions are learned."""
-        if self._rotary is None:
-            return None
-        if not self.keys_depend_on_length:
-            return self._rotary(hidden_1TD, positions_1T)
-        # Each row by itself and on a fresh view, because such a module remembers the longest sequence that it has seen.
-        by_row = positions_1T.split([row.tokens for row in packed], dim=1)
-        parts = [view(self._rotary)(hidden_1TD, positions_1N) for positions_1N in by_row]
-        return tuple(torch.cat(of_rows, dim=1) for of_rows in zip(*parts, strict=True))
 
 
 def _positions(packed: abc.Sequence[Row]) -> list[int]:

@@ -14,7 +14,6 @@ from anysize.engine.mixed import is_delta
 from anysize.engine.model import Model, Row
 from anysize.engine.workload import StepRow
 from anysize.family.family import Family
-from anysize.sizing.correction import has_prompt
 from anysize.sizing.latency import Shape
 
 _BATCHES = (1, 2, 4, 8, 16, 32)
@@ -154,7 +153,7 @@ def measure(
     while turn < rounds:
         random.Random(turn).shuffle(order)  # noqa: S311  (no secret)
         for done, number in enumerate(order, start=1):
-            if not has_prompt(steps[number]):
+            if all(row.tokens == 1 for row in steps[number]):
                 timer(steps[number])
             times_ms[number].append(timer(steps[number]))
             on_progress((turn + done / len(order)) / rounds)

@@ -7,8 +7,8 @@ through the head. So a few coefficients, measured once on a machine, predict eve
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import pairwise
-from typing import Self
+from itertools import compress, pairwise
+from typing import NamedTuple, Self
 
 import numpy as np
 
@@ -49,6 +49,16 @@ Attributes:
     attention_stored: tokens that all of these attend to.
     attention_pairs: pairs of tokens that attend to each other, in rows of several.
 """
+
+
+_READING = tuple(name.endswith("_reads") or name == "attention_stored" for name in FEATURES)
+
+
+class Parts(NamedTuple):
+    """Milliseconds of a step: those that grow with what is read from memory, and all others."""
+
+    reading_ms: float
+    computing_ms: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -180,8 +190,14 @@ class LatencyModel:
 
     def step_ms(self, rows: Iterable[StepRow]) -> float:
         """How long a step of these rows takes, in milliseconds."""
-        tally = _tallied(self.shape, rows)
-        return sum(map(float.__mul__, self.coefficients, tally.features()))
+        parts = self.parts_ms(rows)
+        return parts.reading_ms + parts.computing_ms
+
+    def parts_ms(self, rows: Iterable[StepRow]) -> Parts:
+        """The same in its two parts."""
+        costs_ms = [*map(float.__mul__, self.coefficients, _tallied(self.shape, rows).features())]
+        reading_ms = sum(compress(costs_ms, _READING))
+        return Parts(reading_ms, sum(costs_ms) - reading_ms)
 
     def tpot_ms(self, variant: Variant, *, rows: int, stored: int) -> float:
         """Milliseconds between two tokens of an answer.

@@ -13,6 +13,7 @@ from anysize.family.variant import Variant
 from anysize.sizing.budget import Budget, admitted
 from anysize.sizing.correction import Corrected, Correction
 from anysize.sizing.latency import LatencyModel
+from anysize.sizing.lateness import Lateness
 from anysize.sizing.load import Ask, Forecast, Outlook
 from anysize.sizing.margin import Margin
 from anysize.sizing.traffic import Traffic, steady
@@ -47,18 +48,22 @@ class Planner:
     Args:
         model: predicts steps.
         limits: of the scheduler.
-        margin: over predictions, for budgets to be kept.
+        margin: over predictions, for budgets to be kept, until steps have been seen.
     """
 
     def __init__(self, model: LatencyModel, limits: Limits, *, margin: Margin) -> None:
+        self._model = model
         self._limits = limits
-        self._margin = margin
+        self._lateness = Lateness(margin)
         self._correction = Correction(model)
         self._traffic = Traffic()
 
     def saw(self, rows: Sequence[StepRow], measured_ms: float) -> None:
-        """Learn from a step that the engine has run. See `Correction`."""
-        self._correction.saw(rows, measured_ms)
+        """Learn from a step that the engine has run. Those that take prompts up at some layer say nothing."""
+        if not any(row.is_resumed for row in rows):
+            parts = self._model.parts_ms(rows)
+            self._lateness.saw(parts, measured_ms, self._correction.corrected())
+            self._correction.saw(parts, measured_ms)
 
     def arrived(self, ask: Ask, load: Load, now_s: float) -> None:
         """Learn of a request that has come to a load, whatever it asks for. See `Traffic`."""
@@ -89,29 +94,31 @@ class Planner:
             BusyError: some would with nothing beside it, but not now, and the budget says `or_reject`.
         """
         sizes = admitted(ladder, budget)
-        model = self._correction.corrected()
+        model, margin = self._correction.corrected(), self._lateness.margin()
         now, idle = (self._forecasts(model, beside, ask) for beside in (load, Load()))
-        if chosen := self._largest(self._lasting(model, sizes, budget, ask), budget, now):
+        if chosen := _largest(self._lasting(model, margin, sizes, budget, ask), budget, now, margin):
             return chosen
         if not budget.or_reject:
             return Promise(sizes[0], budget, now(sizes[0].variant), is_expected=False)
-        if at_rest := self._largest(sizes, budget, idle):
+        if at_rest := _largest(sizes, budget, idle, margin):
             wait_ms = now(sizes[0].variant).ttft_ms
             raise BusyError(
                 f"no size is expected to keep this latency budget under the present load; with nothing beside it "
-                f"{at_rest.size.id!r} would. Now possible: {_possible(sizes[0], now, self._margin)}",
+                f"{at_rest.size.id!r} would. Now possible: {_possible(sizes[0], now, margin)}",
                 min(max(1, math.ceil(wait_ms / 1e3)), _MAX_RETRY_AFTER_S),
             )
         raise BudgetError(
             "no size is expected to keep this latency budget, whatever the load. Possible with nothing beside it: "
-            f"{_possible(sizes[0], idle, self._margin)}"
+            f"{_possible(sizes[0], idle, margin)}"
         )
 
     def _forecasts(self, model: Corrected, load: Load, ask: Ask) -> Callable[[Variant], Forecast]:
         outlook = Outlook(model, self._limits, load)
         return lambda variant: outlook.forecast(variant, ask)
 
-    def _lasting(self, model: Corrected, sizes: Sequence[Size], budget: Budget, ask: Ask) -> Sequence[Size]:
+    def _lasting(
+        self, model: Corrected, margin: Margin, sizes: Sequence[Size], budget: Budget, ask: Ask
+    ) -> Sequence[Size]:
         """The sizes that keep a budget in the present traffic for ever; the smallest where none does."""
         flow = self._traffic.flow()
         if not flow.answers_per_s:
@@ -119,20 +126,21 @@ class Planner:
         longest_ms = max(ms for ms in (budget.ttft_ms, budget.tpot_ms, budget.total_ms) if ms is not None)
         for count in range(len(sizes), 1, -1):
             variant = sizes[count - 1].variant
-            times = steady(model, self._limits, variant, ask, flow, longest_ms).at_most(self._margin)
+            times = steady(model, self._limits, variant, ask, flow, longest_ms).at_most(margin)
             if budget.holds(ttft_ms=times.ttft_ms, tpot_ms=times.tpot_ms, total_ms=times.total_ms):
                 return sizes[:count]
         return sizes[:1]
 
-    def _largest(
-        self, sizes: Sequence[Size], budget: Budget, forecasts: Callable[[Variant], Forecast]
-    ) -> Promise | None:
-        for size in reversed(sizes):
-            forecast = forecasts(size.variant)
-            likely = forecast.at_most(self._margin)
-            if budget.holds(ttft_ms=likely.ttft_ms, tpot_ms=likely.tpot_ms, total_ms=likely.total_ms):
-                return Promise(size, budget, forecast, is_expected=True)
-        return None
+
+def _largest(
+    sizes: Sequence[Size], budget: Budget, forecasts: Callable[[Variant], Forecast], margin: Margin
+) -> Promise | None:
+    for size in reversed(sizes):
+        forecast = forecasts(size.variant)
+        likely = forecast.at_most(margin)
+        if budget.holds(ttft_ms=likely.ttft_ms, tpot_ms=likely.tpot_ms, total_ms=likely.total_ms):
+            return Promise(size, budget, forecast, is_expected=True)
+    return None
 
 
 def _possible(size: Size, forecasts: Callable[[Variant], Forecast], margin: Margin) -> str:

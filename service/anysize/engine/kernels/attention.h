@@ -12,7 +12,7 @@
 
 namespace {
 
-constexpr int CHUNK = 32;        // stored tokens at once
+constexpr int CHUNK = 32;        // stored tokens at once, a multiple of LANES
 constexpr int MANY = 4;          // query heads at once that share keys
 constexpr int64_t SPAN = 128;    // stored tokens that are worth a thread
 constexpr int64_t MAX_SPANS = 8; // of a row
@@ -66,21 +66,25 @@ struct Chunk {
     }
 };
 
+// Of vectors that lie side by side, which are the first on a cache line.
+constexpr bool begins_line(int64_t vector) { return vector * LANES * int(sizeof(float)) % LINE == 0; }
+
 // Scores of queries against some tokens of a chunk. Several at once, as each sum waits for itself. Meanwhile the keys of
 // the next chunk are asked for, a few at a time.
 template <int QUERIES, int TOKENS>
 void score(const Chunk &chunk, const Chunk &next, int64_t at, const float *query, const float *keys, int64_t width,
            float scale, float (&weights)[QUERIES][CHUNK]) {
     Vec dots[QUERIES][TOKENS] = {};
-    for (int64_t p = 0; p < width; p += LANES)
+    each_vector(width, [&](int64_t p, const auto &vector) {
 #pragma GCC unroll 8
         for (int t = 0; t < TOKENS; t++) {
-            if ((p / LANES + t) % 2 == 0) fetch(keys + next.offsets[at + t] + p);
-            Vec key = load(keys + chunk.offsets[at + t] + p);
+            if (begins_line(p / LANES + t)) fetch(keys + next.offsets[at + t] + p);
+            Vec key = vector.read(keys + chunk.offsets[at + t] + p);
             keep(key);
 #pragma GCC unroll 8
-            for (int q = 0; q < QUERIES; q++) dots[q][t] = fused(load(query + q * width + p), key, dots[q][t]);
+            for (int q = 0; q < QUERIES; q++) dots[q][t] = fused(vector.read(query + q * width + p), key, dots[q][t]);
         }
+    });
 #pragma GCC unroll 8
     for (int q = 0; q < QUERIES; q++)
         if constexpr (TOKENS == 4) {
@@ -94,19 +98,19 @@ void score(const Chunk &chunk, const Chunk &next, int64_t at, const float *query
 }
 
 // Adds weighted values to what is gathered, for some vectors of a head.
-template <int QUERIES, int VECTORS>
-void mix(const Chunk &chunk, const Chunk &next, const float *values, int64_t width, const float (&weights)[QUERIES][CHUNK],
-         const float (&shrink)[QUERIES], float *mixed) {
+template <int QUERIES, int VECTORS, typename Vector>
+void mix(const Vector &vector, const Chunk &chunk, const Chunk &next, const float *values, int64_t width,
+         const float (&weights)[QUERIES][CHUNK], const float (&shrink)[QUERIES], float *mixed) {
     Vec now[VECTORS][QUERIES];
 #pragma GCC unroll 8
     for (int v = 0; v < VECTORS; v++)
 #pragma GCC unroll 8
-        for (int q = 0; q < QUERIES; q++) now[v][q] = load(mixed + q * width + v * LANES) * shrink[q];
+        for (int q = 0; q < QUERIES; q++) now[v][q] = vector.read(mixed + q * width + v * LANES) * shrink[q];
     for (int64_t t = 0; t < chunk.count; t++)
 #pragma GCC unroll 8
         for (int v = 0; v < VECTORS; v++) {
-            if (v % 2 == 0) fetch(values + next.offsets[t] + v * LANES);
-            Vec value = load(values + chunk.offsets[t] + v * LANES);
+            if (begins_line(v)) fetch(values + next.offsets[t] + v * LANES);
+            Vec value = vector.read(values + chunk.offsets[t] + v * LANES);
             keep(value);
 #pragma GCC unroll 8
             for (int q = 0; q < QUERIES; q++) now[v][q] = fused(Vec{} + weights[q][t], value, now[v][q]);
@@ -114,7 +118,7 @@ void mix(const Chunk &chunk, const Chunk &next, const float *values, int64_t wid
 #pragma GCC unroll 8
     for (int v = 0; v < VECTORS; v++)
 #pragma GCC unroll 8
-        for (int q = 0; q < QUERIES; q++) store(mixed + q * width + v * LANES, now[v][q]);
+        for (int q = 0; q < QUERIES; q++) vector.write(mixed + q * width + v * LANES, now[v][q]);
 }
 
 // Gathers a chunk for queries that share a head of keys. What was gathered before shrinks where a higher score turns up.
@@ -142,8 +146,10 @@ void gather(const Chunk &chunk, const Chunk &next, const float *keys, const floa
     }
     int64_t p = 0;
     for (; p + VECTORS * LANES <= width; p += VECTORS * LANES)
-        mix<QUERIES, VECTORS>(chunk, next, values + p, width, weights, shrink, gathered.mixed + p);
-    for (; p < width; p += LANES) mix<QUERIES, 1>(chunk, next, values + p, width, weights, shrink, gathered.mixed + p);
+        mix<QUERIES, VECTORS>(Whole{}, chunk, next, values + p, width, weights, shrink, gathered.mixed + p);
+    each_vector(width - p, [&](int64_t q, const auto &vector) {
+        mix<QUERIES, 1>(vector, chunk, next, values + p + q, width, weights, shrink, gathered.mixed + p + q);
+    });
 }
 
 // Gathers one span of a row. `query` is [queries, width].
@@ -155,7 +161,7 @@ inline void gather(const Row &row, int64_t span, const Store &kv, float scale, c
     Chunk chunk(row, kv, start, stop);
     for (const float *of_all : {kv.keys, kv.values})
         for (int64_t t = 0; t < chunk.count; t++)
-            for (int64_t p = 0; p < kv.heads * kv.width; p += 2 * LANES) fetch(of_all + chunk.offsets[t] + p);
+            for (int64_t p = 0; p < kv.heads * kv.width; p += LINE / int(sizeof(float))) fetch(of_all + chunk.offsets[t] + p);
     for (int64_t from = start; from < stop; from += CHUNK) {
         const Chunk next(row, kv, std::min(from + CHUNK, stop - 1), stop);
         for (int64_t head = 0; head < kv.heads; head++)
@@ -186,14 +192,14 @@ inline void combine(float *memory, int64_t spans, const Store &kv, float *out) {
             factors[span] = exponential(Vec{} + (part.top[q] - top))[0];
             total += part.total[q] * factors[span];
         }
-        for (int64_t p = 0; p < kv.width; p += LANES) {
+        each_vector(kv.width, [&](int64_t p, const auto &vector) {
             Vec mixed = {};
             for (int64_t span = 0; span < spans; span++) {
                 const Gathered part = Gathered::in(memory + span * Gathered::floats(kv), kv);
-                mixed = fused(load(part.mixed + q * kv.width + p), Vec{} + factors[span], mixed);
+                mixed = fused(vector.read(part.mixed + q * kv.width + p), Vec{} + factors[span], mixed);
             }
-            store(out + q * kv.width + p, mixed / total);
-        }
+            vector.write(out + q * kv.width + p, mixed / total);
+        });
     }
 }
 

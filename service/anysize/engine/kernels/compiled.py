@@ -65,9 +65,7 @@ class CompiledLayers:
     @classmethod
     def of(cls, views: Mapping[LayerRef, nn.Module], kernels: Kernels) -> "CompiledLayers | None":
         """The same layers for the kernels; None where they do not know them all."""
-        if not all(can_be_compiled(layer) for layer in views.values()):
-            return None
-        return cls(views, kernels) if kernels.can_attend(int(_attention(views).head_dim)) else None
+        return cls(views, kernels) if all(can_be_compiled(layer) for layer in views.values()) else None
 
     def run(self, step: Step) -> tuple[Tensor, Sequence[int]]:
         """Take a step through, and store its keys and values.

@@ -13,9 +13,6 @@ from torch.nn import functional as F
 from anysize.engine.kernels.build import build
 from anysize.errors import SettingsError
 
-# What a head may look like; others are left to torch.
-_LANES, _MAX_WIDTH = 8, 256
-
 
 class Kernels:
     """The kernels as functions of float32 tensors on the CPU, all contiguous.
@@ -94,10 +91,6 @@ class Kernels:
         """silu(gate) * up, written over `gate`."""
         self._silu_times(gate.data_ptr(), up.data_ptr(), gate.numel())
         return gate
-
-    def can_attend(self, width: int) -> bool:
-        """Whether `attend` knows heads of this width."""
-        return width % _LANES == 0 and width <= _MAX_WIDTH
 
     def attend(
         self, rows_R4: Tensor, query_THD: Tensor, keys_SGD: Tensor, values_SGD: Tensor, page_tokens: int, scaling: float

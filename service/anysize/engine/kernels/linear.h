@@ -13,13 +13,13 @@
 namespace {
 
 // Rows of a weight at once: with TILE tokens their sums fill the vector registers, of which AVX-512 has twice as many.
-#if defined(__AVX512VL__)
+#if defined(__AVX512F__)
 constexpr int PANEL = 6;
 #else
 constexpr int PANEL = 3;
 #endif
 constexpr int TILE = 4;
-constexpr int FEW = 2;            // tokens that go over the rows of a weight one by one
+constexpr int FEW = 4;            // tokens that go over the rows of a weight one by one
 constexpr int BLOCK = 48;         // rows, a multiple of PANEL, that are a piece of work
 constexpr int GROUP = 32;         // tokens that go over a block together
 
@@ -40,33 +40,24 @@ struct Linear {
 template <int ROWS, int TOKENS, typename Weight>
 inline __attribute__((always_inline)) void multiply(const Weight *weight, const float *x, int64_t in, bool adds,
                                                     float *result, const Weight *soon = nullptr, int soon_rows = 0) {
-    constexpr int64_t LINE = 64 / sizeof(Weight);
     Vec total[ROWS][TOKENS] = {};
-    const int64_t whole = in / LANES * LANES;
-    for (int64_t p = 0; p < whole; p += LANES) {
-        if (ROWS > 1 && p % LINE == 0)
-            for (int row = 0; row < soon_rows; row++) fetch(soon + row * in + p);
+    each_vector(in, [&](int64_t p, const auto &vector) __attribute__((always_inline)) {
+        if (ROWS > 1 && p * int(sizeof(Weight)) % LINE == 0)
+            for (int64_t line = 0; line < soon_rows; line++) fetch(soon + p * soon_rows + line * (LINE / int64_t(sizeof(Weight))));
         Vec of_row[ROWS];
 #pragma GCC unroll 8
         for (int row = 0; row < ROWS; row++) {
-            of_row[row] = load(weight + row * in + p);
+            of_row[row] = vector.read(weight + row * in + p);
             keep(of_row[row]);
         }
 #pragma GCC unroll 8
         for (int token = 0; token < TOKENS; token++) {
-            Vec of_token = load(x + token * in + p);
+            Vec of_token = vector.read(x + token * in + p);
             keep(of_token);
 #pragma GCC unroll 8
             for (int row = 0; row < ROWS; row++) total[row][token] = fused(of_row[row], of_token, total[row][token]);
         }
-    }
-    if (whole < in)
-#pragma GCC unroll 8
-        for (int row = 0; row < ROWS; row++)
-#pragma GCC unroll 8
-            for (int token = 0; token < TOKENS; token++)
-                total[row][token] = fused(load_some(weight + row * in + whole, in - whole),
-                                          load_some(x + token * in + whole, in - whole), total[row][token]);
+    });
 #pragma GCC unroll 8
     for (int row = 0; row < ROWS; row++) {
         float sums_of_row[TILE];

@@ -57,11 +57,11 @@ struct Step {
 class Scratch {
   public:
     void reserve(std::initializer_list<int64_t> floats) {
-        int64_t all = LINE;
+        int64_t all = FLOATS;
         for (const int64_t count : floats) all += rounded(count);
         if (int64_t(memory_.size()) < all) memory_.resize(all);
         const auto address = reinterpret_cast<uintptr_t>(memory_.data()) / sizeof(float);
-        next_ = memory_.data() + (LINE - address % LINE) % LINE;
+        next_ = memory_.data() + (FLOATS - address % FLOATS) % FLOATS;
     }
     float *take(int64_t floats) {
         float *taken = next_;
@@ -70,8 +70,8 @@ class Scratch {
     }
 
   private:
-    static constexpr int64_t LINE = 16;
-    static int64_t rounded(int64_t floats) { return (floats + LINE - 1) / LINE * LINE; }
+    static constexpr int64_t FLOATS = LINE / sizeof(float);
+    static int64_t rounded(int64_t floats) { return (floats + FLOATS - 1) / FLOATS * FLOATS; }
     std::vector<float> memory_;
     float *next_ = nullptr;
 };

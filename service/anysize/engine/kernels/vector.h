@@ -1,4 +1,4 @@
-// Eight floats at once, whatever the machine has. Sums are taken in one order everywhere.
+// As many floats at once as the machine has room for: sixteen, or eight. Sums are taken in one order everywhere.
 
 #pragma once
 
@@ -11,30 +11,56 @@
 
 namespace {
 
+#if defined(__AVX512F__)
+constexpr int LANES = 16;
+#else
 constexpr int LANES = 8;
-typedef float Vec __attribute__((vector_size(32), aligned(4)));
+#endif
+constexpr int LINE = 64;  // bytes that memory brings at once
+typedef float Vec __attribute__((vector_size(4 * LANES), aligned(4)));
 typedef float Quad __attribute__((vector_size(16), aligned(4)));
-typedef int32_t Ints __attribute__((vector_size(32), aligned(4)));
-typedef int8_t Bytes __attribute__((vector_size(8), aligned(1)));
+typedef int32_t Ints __attribute__((vector_size(4 * LANES), aligned(4)));
+typedef int8_t Bytes __attribute__((vector_size(LANES), aligned(1)));
 
 inline Vec load(const float *from) { return *reinterpret_cast<const Vec *>(from); }
 inline Vec load(const int8_t *from) {
-#if defined(__AVX2__)
+#if defined(__AVX512F__)
+    const __m128i bytes = _mm_loadu_si128(reinterpret_cast<const __m128i *>(from));
+    return Vec(_mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(bytes)));
+#elif defined(__AVX2__) && defined(__FMA__)
     const __m128i bytes = _mm_loadl_epi64(reinterpret_cast<const __m128i *>(from));
     return Vec(_mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(bytes)));
 #else
     return __builtin_convertvector(__builtin_convertvector(*reinterpret_cast<const Bytes *>(from), Ints), Vec);
 #endif
 }
-// The first `count` of them, and zeros.
-template <typename Number> inline Vec load_some(const Number *from, int64_t count) {
-    Number some[LANES] = {};
-    std::memcpy(some, from, count * sizeof(Number));
-    return load(some);
+inline void store(float *to, Vec v) { *reinterpret_cast<Vec *>(to) = v; }
+
+// How a vector is read and written: whole, or the first `count` of its numbers alone, with zeros for the others.
+struct Whole {
+    template <typename Number> Vec read(const Number *from) const { return load(from); }
+    void write(float *to, Vec v) const { store(to, v); }
+};
+struct Part {
+    int64_t count;
+
+    template <typename Number> Vec read(const Number *from) const {
+        Number some[LANES] = {};
+        std::memcpy(some, from, count * sizeof(Number));
+        return load(some);
+    }
+    void write(float *to, Vec v) const { std::memcpy(to, &v, count * sizeof(float)); }
+};
+
+// Calls `work` with the place of each vector of some numbers, and how it is read: whole, except where they end with a part.
+template <typename Work> inline __attribute__((always_inline)) void each_vector(int64_t numbers, const Work &work) {
+    const int64_t whole = numbers / LANES * LANES;
+    for (int64_t p = 0; p < whole; p += LANES) work(p, Whole{});
+    if (whole < numbers) work(whole, Part{numbers - whole});
 }
+
 // Has memory brought into the second cache. Some processors drop what is asked for the first while a few are on the way.
 template <typename Number> inline void fetch(const Number *from) { __builtin_prefetch(from, 0, 2); }
-inline void store(float *to, Vec v) { *reinterpret_cast<Vec *>(to) = v; }
 
 // Keeps a vector in its register. A compiler would load it anew for each use, and loads are what runs short.
 inline void keep([[maybe_unused]] Vec &v) {
@@ -45,7 +71,9 @@ inline void keep([[maybe_unused]] Vec &v) {
 
 // a * b + c, always rounded once: left to itself, a compiler does so for some numbers of tokens and not for others.
 inline Vec fused(Vec a, Vec b, Vec c) {
-#if defined(__AVX2__) && defined(__FMA__)
+#if defined(__AVX512F__)
+    return Vec(_mm512_fmadd_ps(a, b, c));
+#elif defined(__AVX2__) && defined(__FMA__)
     return Vec(_mm256_fmadd_ps(a, b, c));
 #else
     for (int lane = 0; lane < LANES; lane++) c[lane] = std::fma(a[lane], b[lane], c[lane]);
@@ -53,22 +81,33 @@ inline Vec fused(Vec a, Vec b, Vec c) {
 #endif
 }
 
-inline Quad halves(Vec v) {
-    return __builtin_shufflevector(v, v, 0, 1, 2, 3) + __builtin_shufflevector(v, v, 4, 5, 6, 7);
-}
-
-inline float sum(Vec v) {
-    Quad h = halves(v);
-    return (h[0] + h[1]) + (h[2] + h[3]);
-}
-
-// The sums of four vectors, each taken in the order of `sum`.
+#if defined(__AVX512F__)
+// The sums of four vectors: of halves, halves of these, and the four that are left by pairs.
 inline Quad sums(Vec a, Vec b, Vec c, Vec d) {
-    Quad ha = halves(a), hb = halves(b), hc = halves(c), hd = halves(d);
-    Quad ab = __builtin_shufflevector(ha, hb, 0, 4, 2, 6) + __builtin_shufflevector(ha, hb, 1, 5, 3, 7);
-    Quad cd = __builtin_shufflevector(hc, hd, 0, 4, 2, 6) + __builtin_shufflevector(hc, hd, 1, 5, 3, 7);
-    return __builtin_shufflevector(ab, cd, 0, 1, 4, 5) + __builtin_shufflevector(ab, cd, 2, 3, 6, 7);
+    const Vec ab = __builtin_shufflevector(a, b, 0, 1, 2, 3, 4, 5, 6, 7, 16, 17, 18, 19, 20, 21, 22, 23) +
+                   __builtin_shufflevector(a, b, 8, 9, 10, 11, 12, 13, 14, 15, 24, 25, 26, 27, 28, 29, 30, 31);
+    const Vec cd = __builtin_shufflevector(c, d, 0, 1, 2, 3, 4, 5, 6, 7, 16, 17, 18, 19, 20, 21, 22, 23) +
+                   __builtin_shufflevector(c, d, 8, 9, 10, 11, 12, 13, 14, 15, 24, 25, 26, 27, 28, 29, 30, 31);
+    const Vec all = __builtin_shufflevector(ab, cd, 0, 1, 2, 3, 8, 9, 10, 11, 16, 17, 18, 19, 24, 25, 26, 27) +
+                    __builtin_shufflevector(ab, cd, 4, 5, 6, 7, 12, 13, 14, 15, 20, 21, 22, 23, 28, 29, 30, 31);
+    const Vec pairs = all + __builtin_shufflevector(all, all, 1, 0, 3, 2, 5, 4, 7, 6, 9, 8, 11, 10, 13, 12, 15, 14);
+    const Vec fours = pairs + __builtin_shufflevector(pairs, pairs, 2, 3, 0, 1, 6, 7, 4, 5, 10, 11, 8, 9, 14, 15, 12, 13);
+    return __builtin_shufflevector(fours, fours, 0, 4, 8, 12);
 }
+#else
+inline Quad sums(Vec a, Vec b, Vec c, Vec d) {
+    const Vec ab = __builtin_shufflevector(a, b, 0, 1, 2, 3, 8, 9, 10, 11) +
+                   __builtin_shufflevector(a, b, 4, 5, 6, 7, 12, 13, 14, 15);
+    const Vec cd = __builtin_shufflevector(c, d, 0, 1, 2, 3, 8, 9, 10, 11) +
+                   __builtin_shufflevector(c, d, 4, 5, 6, 7, 12, 13, 14, 15);
+    const Vec pairs = __builtin_shufflevector(ab, cd, 0, 2, 4, 6, 8, 10, 12, 14) +
+                      __builtin_shufflevector(ab, cd, 1, 3, 5, 7, 9, 11, 13, 15);
+    return __builtin_shufflevector(pairs, pairs, 0, 2, 4, 6) + __builtin_shufflevector(pairs, pairs, 1, 3, 5, 7);
+}
+#endif
+
+// The sum of a vector, in the same order.
+inline float sum(Vec v) { return sums(v, v, v, v)[0]; }
 
 // e^v to about 2e-7 of it: 2^n times a polynomial in the rest, which is at most half of ln 2.
 inline Vec exponential(Vec v) {
