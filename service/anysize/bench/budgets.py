@@ -28,57 +28,45 @@ class Shape:
 _SHAPES = (Shape(16, 12), Shape(64, 24), Shape(192, 12))
 
 
-def bench_budgets(
-    desk: Desk, *, requests: int, rounds: int, seed: int, on_progress: Callable[[float], object]
-) -> dict[str, Any]:
-    """Ask for random latency budgets, one after another, beside runs of every size on the same kinds of requests.
+def bench_budgets(desk: Desk, *, requests: int, seed: int, on_progress: Callable[[float], object]) -> dict[str, Any]:
+    """Ask for random latency budgets, one after another, and look each time for the largest size that keeps them.
 
-    The bounds of a kind of request lie evenly between what its smallest and its largest size take. What each size takes
-    is the median of several rounds, spread over the time in which the budgets are asked for. The oracle is the largest
-    size whose median is inside a bound; a budget is feasible if there is one.
+    A machine is faster at one time than at another, so each budget is drawn and judged by runs right beside it: it lies
+    evenly between what the smallest and the largest size take just before, and just after it an oracle tries sizes in
+    between, halving the ladder, until it knows the largest that keeps it.
 
     Args:
         desk: with an engine that does nothing else and keeps nothing of prompts.
         requests: how many budgets.
-        rounds: runs of every size on every kind of request.
         seed: of the budgets.
         on_progress: told which share is done.
 
     Returns:
-        Which share of the feasible budgets was kept, of all and of each kind, and `ratio_size_over_oracle`, of mean
-        parameters.
+        Which share of the budgets was kept, of all and of each kind, and `ratio_size_over_oracle`, of mean parameters.
+        A budget is feasible if the smallest size took less than the largest.
     """
     chance = random.Random(seed)  # noqa: S311  (no secret)
-    taken: dict[tuple[Shape, str], list[Completion]] = {}
-    _run_all(desk, taken, number=0)
-    asked: list[tuple[Shape, Kind, float, Completion]] = []
-    for number in range(requests):
-        if number and number % max(1, requests // (rounds - 1)) == 0:
-            _run_all(desk, taken, number)
-        shape, kind = chance.choice(_SHAPES), chance.choice(_KINDS)
-        ladder = desk.family.ladder
-        ends = [_ms(taken[shape, size.id][0], kind) for size in (ladder[0], ladder[-1])]
-        bound_ms = chance.uniform(min(ends), max(ends))
-        budget = replace(Budget(), **{f"{kind}_ms": bound_ms})
-        answer = desk.budgeted(_prompt(desk, shape), shape.answer_tokens, budget).result()
-        asked.append((shape, kind, bound_ms, answer))
-        on_progress((number + 1) / requests)
     chosen: list[Size] = []
     oracle: list[Size] = []
     kept: dict[Kind, list[bool]] = {kind: [] for kind in _KINDS}
-    for shape, kind, bound_ms, answer in asked:
-        able = [size for size in desk.family.ladder if _median_ms(taken[shape, size.id], kind) <= bound_ms]
-        if able:
-            oracle.append(able[-1])
+    for number in range(requests):
+        shape, kind = chance.choice(_SHAPES), chance.choice(_KINDS)
+        least_ms, most_ms = (_run_ms(desk, shape, kind, size) for size in (desk.family.ladder[0], desk.family.teacher))
+        share = chance.random()
+        if least_ms < most_ms:
+            bound_ms = least_ms + share * (most_ms - least_ms)
+            budget = replace(Budget(), **{f"{kind}_ms": bound_ms})
+            answer = desk.budgeted(_prompt(desk, shape), shape.answer_tokens, budget).result()
             chosen.append(answer.size)
             kept[kind].append(_ms(answer, kind) <= bound_ms)
+            oracle.append(_largest(desk, shape, kind, bound_ms))
+        on_progress((number + 1) / requests)
     if not oracle:
         raise ValueError("no budget was feasible; ask for more --requests")
     means = [statistics.fmean(size.footprint.parameters for size in sizes) for sizes in (chosen, oracle)]
     return {
         "benchmark": "budgets",
         "requests": requests,
-        "rounds": rounds,
         "seed": seed,
         "feasible": len(oracle),
         "kept": sum(map(sum, kept.values())),
@@ -90,21 +78,24 @@ def bench_budgets(
     }
 
 
-def _run_all(desk: Desk, taken: dict[tuple[Shape, str], list[Completion]], number: int) -> None:
-    """One more run of every size on every kind of request, in random order."""
-    work = [(shape, size) for shape in _SHAPES for size in desk.family.ladder]
-    random.Random(number).shuffle(work)  # noqa: S311  (no secret)
-    for shape, size in work:
-        completion = desk.fixed(_prompt(desk, shape), shape.answer_tokens, size).result()
-        taken.setdefault((shape, size.id), []).append(completion)
+def _largest(desk: Desk, shape: Shape, kind: Kind, bound_ms: float) -> Size:
+    """The largest size that keeps a bound which the smallest keeps and the largest of all does not."""
+    keeps, fails = 0, len(desk.family.ladder) - 1
+    while fails - keeps > 1:
+        middle = (keeps + fails) // 2
+        if _run_ms(desk, shape, kind, desk.family.ladder[middle]) <= bound_ms:
+            keeps = middle
+        else:
+            fails = middle
+    return desk.family.ladder[keeps]
+
+
+def _run_ms(desk: Desk, shape: Shape, kind: Kind, size: Size) -> float:
+    return _ms(desk.fixed(_prompt(desk, shape), shape.answer_tokens, size).result(), kind)
 
 
 def _prompt(desk: Desk, shape: Shape) -> list[int]:
     return prompts(desk.family, 1, shape.prompt_tokens)[0]
-
-
-def _median_ms(completions: list[Completion], kind: Kind) -> float:
-    return statistics.median(_ms(one, kind) for one in completions)
 
 
 def _ms(completion: Completion, kind: Kind) -> float:

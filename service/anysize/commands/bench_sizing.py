@@ -41,7 +41,6 @@ def bench_latency(
 @bench_app.command("budgets")
 def bench_budgets(
     requests: Annotated[int, typer.Option(min=1, max=10_000, help="Random latency budgets.")] = 200,
-    rounds: Annotated[int, typer.Option(min=2, max=100, help="Runs of every size, for the oracle.")] = 4,
     seed: Annotated[int, typer.Option(min=0, help="Of the budgets.")] = 1,
     family: FamilyOption = None,
     compile_kernels: CompileOption = None,
@@ -61,7 +60,7 @@ def bench_budgets(
         served, compiled, found = _calibrated(settings)
         model = model_for(served, requests=2, tokens=512, kernels=compiled)
         with desk(served, model, settings, found) as one, progress_bar("asking") as on_progress:
-            report = measure(one, requests=requests, rounds=rounds, seed=seed, on_progress=on_progress)
+            report = measure(one, requests=requests, seed=seed, on_progress=on_progress)
     show(report, as_json=as_json)
 
 

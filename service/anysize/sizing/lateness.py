@@ -1,4 +1,4 @@
-"""How much later than predicted steps are at present: margins that keep promises in bad times, and waste little else."""
+"""How much later than predicted steps are at present: margins that keep promises in bad times and are small in good."""
 
 from threading import Lock
 
