@@ -155,7 +155,7 @@ def test_attention_is_that_of_torch_over_scattered_pages(
         wanted_HD = F.scaled_dot_product_attention(
             query_THD[token][:, None], keys_GLD, values_GLD, scale=0.3, enable_gqa=True
         )[:, 0]
-        torch.testing.assert_close(out_THD[token], wanted_HD, rtol=1e-4, atol=1e-5)
+        torch.testing.assert_close(out_THD[token], wanted_HD, rtol=1e-4, atol=5e-5)
 
 
 def test_they_are_compiled_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):

@@ -11,8 +11,8 @@ class Margin:
     A single step is late by what the prediction is off for its kind and by chance, which over many steps cancels out.
 
     Attributes:
-        step: nineteen of twenty steps take less than this times their prediction.
-        lasting: of nineteen of twenty kinds of steps the mean takes less than this times its prediction.
+        step: almost all steps take less than this times their prediction.
+        lasting: almost all stretches of steps take less than this times theirs.
     """
 
     step: float = 1.0

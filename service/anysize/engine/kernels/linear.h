@@ -20,6 +20,7 @@ constexpr int PANEL = 3;
 #endif
 constexpr int TILE = 4;
 constexpr int FEW = 4;            // tokens that go over the rows of a weight one by one
+constexpr int AHEAD = 4096;       // bytes that are asked for before such a row is there
 constexpr int BLOCK = 48;         // rows, a multiple of PANEL, that are a piece of work
 constexpr int GROUP = 32;         // tokens that go over a block together
 
@@ -35,15 +36,18 @@ struct Linear {
     int64_t stop(int64_t block) const { return (block + 1) * BLOCK < features ? (block + 1) * BLOCK : features; }
 };
 
-// result[row * GROUP + token]: ROWS rows of a weight times TOKENS tokens, added to what is there for an update. Of several
-// rows one that is needed soon is asked for meanwhile.
+// result[row * GROUP + token]: ROWS rows of a weight times TOKENS tokens, added to what is there for an update. Rows that
+// are needed soon are asked for meanwhile, line after line as they lie.
 template <int ROWS, int TOKENS, typename Weight>
 inline __attribute__((always_inline)) void multiply(const Weight *weight, const float *x, int64_t in, bool adds,
                                                     float *result, const Weight *soon = nullptr, int soon_rows = 0) {
+    constexpr int64_t of_line = LINE / sizeof(Weight);
     Vec total[ROWS][TOKENS] = {};
     each_vector(in, [&](int64_t p, const auto &vector) __attribute__((always_inline)) {
-        if (ROWS > 1 && p * int(sizeof(Weight)) % LINE == 0)
-            for (int64_t line = 0; line < soon_rows; line++) fetch(soon + p * soon_rows + line * (LINE / int64_t(sizeof(Weight))));
+        if (p % of_line == 0) {
+            if (ROWS == 1) fetch(weight + p + AHEAD / sizeof(Weight));
+            for (int64_t line = 0; line < soon_rows; line++) fetch(soon + p * soon_rows + line * of_line);
+        }
         Vec of_row[ROWS];
 #pragma GCC unroll 8
         for (int row = 0; row < ROWS; row++) {
