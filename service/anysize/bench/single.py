@@ -54,7 +54,6 @@ def bench_single(
         raise SettingsError("--against llamacpp: the GGUF file is of the teacher; leave --size at teacher")
     tokens = prompt_tokens + answer_tokens
     model = model_for(family, requests=max(batches), tokens=tokens, kernels=kernels)
-    readable = read_bytes_per_s(next(family.bank.teacher.parameters()).device)
     report: dict[str, Any] = {
         "benchmark": "single",
         "size": size.id,
@@ -63,7 +62,6 @@ def bench_single(
         "answer_tokens": answer_tokens,
         "rounds": rounds,
         "compiled": kernels is not None,
-        "memory_read_gb_per_s": readable / 1e9,
     }
     with Contenders(family, model, kernels, places, requests=max(batches), tokens=tokens, say=say) as contenders:
         contenders.prepare(against, [size.variant])
@@ -77,10 +75,12 @@ def bench_single(
                 },
                 rounds,
             )
+            readable = read_bytes_per_s(next(family.bank.teacher.parameters()).device)
             stored = prompt_tokens + answer_tokens / 2
             limit = batch * readable / step_bytes(family, [size.variant] * batch, stored)
             speed = speeds(measured)
             report |= {f"batch_{batch}_{name}": value for name, value in speed.items()}
+            report[f"batch_{batch}_memory_read_gb_per_s"] = readable / 1e9
             report[f"batch_{batch}_decode_limit_tokens_per_s"] = limit
             for other in (name.replace("-", "_") for name in others):
                 report[f"batch_{batch}_answers_unlike_{other}"] = unlike(measured["engine"][-1], measured[other][-1])

@@ -23,6 +23,7 @@ constexpr int FEW = 4;            // tokens that go over the rows of a weight on
 constexpr int AHEAD = 4096;       // bytes that are asked for before such a row is there
 constexpr int BLOCK = 48;         // rows, a multiple of PANEL, that are a piece of work
 constexpr int GROUP = 32;         // tokens that go over a block together
+constexpr int DEPTH = 640;        // numbers of a row, at most, that go over tokens at once: the first cache holds so many
 
 struct Linear {
     const void *weight;  // [features, in]
@@ -36,17 +37,26 @@ struct Linear {
     int64_t stop(int64_t block) const { return (block + 1) * BLOCK < features ? (block + 1) * BLOCK : features; }
 };
 
-// result[row * GROUP + token]: ROWS rows of a weight times TOKENS tokens, added to what is there for an update. Rows that
-// are needed soon are asked for meanwhile, line after line as they lie.
+// Numbers of a row of so many that go over tokens at once. Sums are taken of each piece, whatever the number of tokens.
+inline int64_t depth_of(int64_t in) {
+    const int64_t pieces = (in + DEPTH - 1) / DEPTH;
+    return ((in + pieces - 1) / pieces + LANES - 1) / LANES * LANES;
+}
+
+// result[row * GROUP + token]: `depth` numbers of ROWS rows of a weight times those of TOKENS tokens, added to what is there
+// where it adds. The same numbers of rows that are needed soon are asked for meanwhile.
 template <int ROWS, int TOKENS, typename Weight>
-inline __attribute__((always_inline)) void multiply(const Weight *weight, const float *x, int64_t in, bool adds,
-                                                    float *result, const Weight *soon = nullptr, int soon_rows = 0) {
+inline __attribute__((always_inline)) void multiply(const Weight *weight, const float *x, int64_t in, int64_t depth,
+                                                    bool adds, float *result, const Weight *soon = nullptr,
+                                                    int soon_rows = 0) {
     constexpr int64_t of_line = LINE / sizeof(Weight);
+    // Whole rows lie one after another, and memory brings fastest what is asked for in that order.
+    const int64_t along = depth == in ? soon_rows : 1, across = depth == in ? of_line : in;
     Vec total[ROWS][TOKENS] = {};
-    each_vector(in, [&](int64_t p, const auto &vector) __attribute__((always_inline)) {
+    each_vector(depth, [&](int64_t p, const auto &vector) __attribute__((always_inline)) {
         if (p % of_line == 0) {
             if (ROWS == 1) fetch(weight + p + AHEAD / sizeof(Weight));
-            for (int64_t line = 0; line < soon_rows; line++) fetch(soon + p * soon_rows + line * of_line);
+            for (int64_t row = 0; row < soon_rows; row++) fetch(soon + p * along + row * across);
         }
         Vec of_row[ROWS];
 #pragma GCC unroll 8
@@ -81,25 +91,25 @@ inline __attribute__((always_inline)) void multiply(const Weight *weight, const 
 
 // The same for the first TILE of so many tokens, or all where they are fewer.
 template <int ROWS, typename Weight>
-void multiply_tile(const Weight *weight, const float *x, int64_t in, int64_t tokens, bool adds, float *result,
-                   const Weight *soon = nullptr, int soon_rows = 0) {
+void multiply_tile(const Weight *weight, const float *x, int64_t in, int64_t depth, int64_t tokens, bool adds,
+                   float *result, const Weight *soon = nullptr, int soon_rows = 0) {
     switch (tokens) {
-    case 1: return multiply<ROWS, 1>(weight, x, in, adds, result, soon, soon_rows);
-    case 2: return multiply<ROWS, 2>(weight, x, in, adds, result, soon, soon_rows);
-    case 3: return multiply<ROWS, 3>(weight, x, in, adds, result, soon, soon_rows);
-    default: return multiply<ROWS, TILE>(weight, x, in, adds, result, soon, soon_rows);
+    case 1: return multiply<ROWS, 1>(weight, x, in, depth, adds, result, soon, soon_rows);
+    case 2: return multiply<ROWS, 2>(weight, x, in, depth, adds, result, soon, soon_rows);
+    case 3: return multiply<ROWS, 3>(weight, x, in, depth, adds, result, soon, soon_rows);
+    default: return multiply<ROWS, TILE>(weight, x, in, depth, adds, result, soon, soon_rows);
     }
 }
 
 // A panel times up to GROUP tokens. While they go over it, a tile at a time, the rows of the next one come in: that is the
 // only wait. `soon` is that panel, or null.
 template <typename Weight>
-void multiply_panel(const Weight *panel, const float *x, int64_t tokens, int64_t in, bool adds, float *result,
-                    const Weight *soon) {
+void multiply_panel(const Weight *panel, const float *x, int64_t tokens, int64_t in, int64_t depth, bool adds,
+                    float *result, const Weight *soon) {
     int64_t left = soon ? PANEL : 0, tiles = (tokens + TILE - 1) / TILE;
     for (int64_t token = 0; token < tokens; token += TILE, tiles--) {
         const int64_t now = (left + tiles - 1) / tiles;
-        multiply_tile<PANEL>(panel, x + token * in, in, tokens - token, adds, result + token, soon, now);
+        multiply_tile<PANEL>(panel, x + token * in, in, depth, tokens - token, adds, result + token, soon, now);
         soon += now * in, left -= now;
     }
 }
@@ -118,26 +128,38 @@ inline const float *widened(const int8_t *panel, int64_t in) {
     return floats.data();
 }
 
+// Calls `work` with the first and the number of the numbers of each piece of a row.
+template <typename Work> inline __attribute__((always_inline)) void each_piece(int64_t in, int64_t depth, const Work &work) {
+    for (int64_t p = 0; p < in; p += depth) work(p, in - p < depth ? in - p : depth);
+}
+
 // Rows of a weight times up to GROUP tokens.
 template <typename Weight>
 void multiply_rows(const Weight *weight, int64_t rows, const float *x, int64_t tokens, int64_t in, bool adds,
                    float *result) {
-    int64_t row = 0;
+    const int64_t depth = depth_of(in);
     // Few tokens are over a row before the next one can be there, and one stream of rows is what memory reads fastest.
-    if (tokens > FEW)
-        for (; row + PANEL <= rows; row += PANEL) {
-            const Weight *panel = weight + row * in;
-            if constexpr (std::is_same_v<Weight, int8_t>)
-                if (tokens > TILE) {
-                    const float *floats = widened(panel, in), *none = nullptr;
-                    multiply_panel(floats, x, tokens, in, adds, result + row * GROUP, none);
-                    continue;
-                }
-            multiply_panel(panel, x, tokens, in, adds, result + row * GROUP, panel + PANEL * in);
+    const int64_t in_panels = tokens > FEW ? rows / PANEL * PANEL : 0;
+    if constexpr (std::is_same_v<Weight, int8_t>)
+        for (int64_t row = 0; row < in_panels; row += PANEL) {
+            const float *floats = widened(weight + row * in, in), *none = nullptr;
+            each_piece(in, depth, [&](int64_t p, int64_t count) {
+                multiply_panel(floats + p, x + p, tokens, in, count, adds || p, result + row * GROUP, none);
+            });
         }
-    for (; row < rows; row++)
+    else
+        each_piece(in, depth, [&](int64_t p, int64_t count) {
+            for (int64_t row = 0; row < in_panels; row += PANEL) {
+                const Weight *panel = weight + row * in + p, *next = panel + PANEL * in;
+                multiply_panel(panel, x + p, tokens, in, count, adds || p, result + row * GROUP, next);
+            }
+        });
+    for (int64_t row = in_panels; row < rows; row++)
         for (int64_t token = 0; token < tokens; token += TILE)
-            multiply_tile<1>(weight + row * in, x + token * in, in, tokens - token, adds, result + row * GROUP + token);
+            each_piece(in, depth, [&](int64_t p, int64_t count) {
+                multiply_tile<1>(weight + row * in + p, x + token * in + p, in, count, tokens - token, adds || p,
+                                 result + row * GROUP + token);
+            });
 }
 
 // A block of a map's rows for up to GROUP tokens; the first `students` of these with their update, which has them as `low`
