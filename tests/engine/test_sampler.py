@@ -18,6 +18,8 @@ from transformers import (
 )
 
 from anysize.engine import sampler as sampler_module
+from anysize.engine.draw import draw
+from anysize.engine.draws import draw_together
 from anysize.engine.request import Sampling
 from anysize.engine.sampler import Sampler, pick
 from anysize.errors import EngineError
@@ -249,6 +251,16 @@ def test_a_row_gets_the_same_picks_alone_and_among_any_neighbours(rows: list[dic
         assert together == [
             pick(logits_V[None], [sampler])[0] for logits_V, sampler in zip(logits_RV, alone, strict=True)
         ]
+
+
+@given(st.lists(OPTIONS, min_size=1, max_size=6), st.sampled_from([3, 50, 3000]), st.integers(0, 99))
+@settings(max_examples=60)
+def test_rows_together_draw_what_each_draws_alone(rows: list[dict[str, Any]], vocabulary: int, seed: int):
+    options = [sampling(**one) for one in rows if one["temperature"]]
+    logits_SV = torch.stack([random_logits(vocabulary, seed + row) for row in range(len(options))] or [torch.zeros(1)])
+    uniforms = torch.rand(len(options), generator=torch.Generator().manual_seed(seed), dtype=torch.float64).tolist()
+    alone = [draw(logits_V, one, uniform) for logits_V, one, uniform in zip(logits_SV, options, uniforms, strict=False)]
+    assert draw_together(logits_SV, options, uniforms) == alone
 
 
 @pytest.mark.parametrize("stage", ["uniform", "_reported"])

@@ -66,7 +66,6 @@ class Ends:
             return hidden_TD.new_empty(0, self._vocabulary)
         of_owner = {owner: [row for row, one in enumerate(owners) if one is owner] for owner in dict.fromkeys(owners)}
         places = {owner: torch.tensor(rows, device=hidden_TD.device) for owner, rows in of_owner.items()}
-        # Picked by index_select: indexing wakes torch's threads, which then wait on the cores that kernels want.
         last_RD = hidden_TD.index_select(0, torch.tensor(tokens, device=hidden_TD.device))
         normed = {owner: self._norms[owner](last_RD.index_select(0, rows_N)) for owner, rows_N in places.items()}
         if self._share_head:

@@ -18,9 +18,6 @@ _FIRST_POSITIONS = 1024
 class Rotary:
     """A model's rotary embedding, looked up in a table that doubles whenever a sequence is longer.
 
-    Computing them anew in each step would wake torch's threads, which then wait for milliseconds on the cores that
-    kernels want.
-
     Args:
         embedding: transformers' module; it is copied, as some kinds write to their buffers.
     """

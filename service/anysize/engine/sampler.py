@@ -10,14 +10,12 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from anysize.engine.draw import draw
+from anysize.engine.draws import draw_together
 from anysize.engine.grammar import Constraint
 from anysize.engine.request import Pick, Sampling, TokenLogprob
 from anysize.errors import EngineError
 
-# Anything smaller picks the likeliest token just as surely, but 0 / 0 is no probability.
-_MIN_TEMPERATURE = 1e-30
-# Sorting a whole vocabulary takes milliseconds; almost always the tokens that are kept are among so many.
-_CANDIDATES = 1024
 # JSON has no minus infinity.
 _LEAST_LOGPROB = -9999.0
 
@@ -104,12 +102,8 @@ def pick(logits_RV: Tensor, samplers: Sequence[Sampler]) -> list[Pick]:
         raise EngineError("the model's logits are no numbers")
     tokens = tokens_R.tolist()
     drawing = [row for row, sampler in enumerate(samplers) if sampler.draws]
-    for plain in (True, False):
-        rows = [row for row in drawing if _keeps_all(samplers[row].sampling) == plain]
-        if rows:
-            draw = _draw_from_all if plain else _draw_from_kept
-            for row, token in zip(rows, draw(shaped_RV[rows], [samplers[row] for row in rows]), strict=True):
-                tokens[row] = token
+    for row, token in zip(drawing, _drawn(shaped_RV, samplers, drawing), strict=True):
+        tokens[row] = token
     picks = [
         Pick(token) if sampler.sampling.logprobs is None else _reported(logits_V, token, sampler.sampling.logprobs)
         for logits_V, token, sampler in zip(logits_RV, tokens, samplers, strict=True)
@@ -157,70 +151,15 @@ def _constrained(logits_RV: Tensor, samplers: Sequence[Sampler]) -> Tensor:
     return shaped_RV
 
 
-def _keeps_all(sampling: Sampling) -> bool:
-    return sampling.top_p == 1 and sampling.top_k == 0 and sampling.min_p == 0
-
-
-def _draw_from_all(logits_SV: Tensor, samplers: Sequence[Sampler]) -> list[int]:
-    return _drawn(_weights(logits_SV, samplers), samplers).tolist()
-
-
-def _draw_from_kept(logits_SV: Tensor, samplers: Sequence[Sampler]) -> list[int]:
-    vocabulary = logits_SV.shape[1]
-    tokens: dict[int, int] = {}
-    for candidates in (min(_CANDIDATES, vocabulary), vocabulary):
-        # A row whose own settings and logits keep more than the candidates is left to the round over all tokens.
-        rows = [row for row, sampler in enumerate(samplers) if row not in tokens]
-        rows = [row for row in rows if samplers[row].sampling.top_k <= candidates or candidates == vocabulary]
-        if not rows:
-            continue
-        some = [samplers[row] for row in rows]
-        values_SC, ids_SC = logits_SV[rows].topk(candidates, dim=1)
-        weights_SC, is_whole_S = _kept(values_SC, logits_SV[rows], some)
-        done = [place for place, is_whole in enumerate(is_whole_S.tolist()) if is_whole or candidates == vocabulary]
-        if done:
-            places_D = _drawn(weights_SC[done], [some[place] for place in done])
-            ids_D = ids_SC[done].gather(1, places_D[:, None])[:, 0].tolist()
-            tokens.update((rows[place], token) for place, token in zip(done, ids_D, strict=True))
-    return [tokens[row] for row in range(len(samplers))]
-
-
-def _kept(values_SC: Tensor, logits_SV: Tensor, samplers: Sequence[Sampler]) -> tuple[Tensor, Tensor]:
-    """Weights [S, C] of the candidates, likeliest first, 0 where dropped; and whether no token beyond them is kept."""
-    options = [sampler.sampling for sampler in samplers]
-    column = {"device": values_SC.device, "dtype": torch.float64}
-    top_p_S1 = torch.tensor([[one.top_p] for one in options], **column)
-    min_p_S1 = torch.tensor([[one.min_p] for one in options], **column)
-    top_k_S1 = torch.tensor([[one.top_k or logits_SV.shape[1]] for one in options], device=values_SC.device)
-    place_C = torch.arange(values_SC.shape[1], device=values_SC.device)
-    weights_SC = _weights(values_SC, samplers).where(place_C < top_k_S1, 0)
-    within_S = top_k_S1[:, 0] <= values_SC.shape[1]
-    total_S = weights_SC.sum(dim=1)
-    if not bool(within_S.all()):
-        total_S = total_S.where(within_S, _weights(logits_SV, samplers).sum(dim=1))
-    before_SC = weights_SC.cumsum(dim=1) - weights_SC
-    is_kept_SC = (before_SC < top_p_S1 * total_S[:, None]) & (weights_SC >= min_p_S1 * weights_SC[:, :1])
-    is_kept_SC[:, 0] = True  # whatever top_p rounds to, one token stays
-    return weights_SC.where(is_kept_SC, 0), within_S | ~is_kept_SC[:, -1]
-
-
-def _weights(logits_SC: Tensor, samplers: Sequence[Sampler]) -> Tensor:
-    """Probabilities, but for a common factor: 1 is the likeliest. float64, because thousands of them are added up."""
-    temperatures = [[max(sampler.sampling.temperature, _MIN_TEMPERATURE)] for sampler in samplers]
-    temperature_S1 = torch.tensor(temperatures, device=logits_SC.device, dtype=torch.float64)
-    logits_SC = logits_SC.double()
-    # Subtracting the maximum first keeps a tiny temperature from overflowing.
-    return ((logits_SC - logits_SC.amax(dim=1, keepdim=True)) / temperature_S1).exp()
-
-
-def _drawn(weights_SC: Tensor, samplers: Sequence[Sampler]) -> Tensor:
-    """One place of each row, as likely as its weight: where the running sum passes a number drawn for the row."""
-    sums_SC = weights_SC.cumsum(dim=1)
-    total_S1 = sums_SC[:, -1:].contiguous()
-    uniform_S1 = torch.tensor([[sampler.uniform()] for sampler in samplers], device=sums_SC.device, dtype=torch.float64)
-    # The product may round up to the sum itself, which no place passes.
-    below_S1 = torch.nextafter(total_S1, torch.zeros_like(total_S1))
-    return torch.searchsorted(sums_SC, torch.minimum(uniform_S1 * total_S1, below_S1), right=True)[:, 0]
+def _drawn(logits_RV: Tensor, samplers: Sequence[Sampler], rows: Sequence[int]) -> list[int]:
+    """A token for each of some rows."""
+    options = [samplers[row].sampling for row in rows]
+    uniforms = [samplers[row].uniform() for row in rows]
+    if logits_RV.is_cuda:
+        return draw_together(logits_RV[rows], options, uniforms) if rows else []
+    return [
+        draw(logits_RV[row].float(), one, uniform) for row, one, uniform in zip(rows, options, uniforms, strict=True)
+    ]
 
 
 def _reported(logits_V: Tensor, token: int, count: int) -> Pick:

@@ -1,6 +1,7 @@
 """The bank made runnable: one sweep over its layers advances every row of a step, whatever their variants."""
 
 from collections import abc
+from contextlib import nullcontext
 from functools import lru_cache
 
 import torch
@@ -49,6 +50,7 @@ class Sweep:
             lambda shape: plan_step(bank.blocks, shape, shares_base=shares_base)
         )
         self._compiled = CompiledLayers.of(views, kernels) if kernels and can_be_tuned else None
+        self._alone = kernels.alone if kernels else nullcontext
         self._layers = Layers({ref: tune(view(layer)) for ref, layer in views.items()}, border, kernels)
         self._ends = Ends(bank, tune)
         rotary = getattr(bank.architecture.backbone_of(bank.teacher), "rotary_emb", None)
@@ -70,14 +72,22 @@ class Sweep:
         Returns:
             Logits [rows with `wants_logits`, V], in the order of the rows.
         """
+        is_small = sum(row.tokens for row in rows) <= MOST_TOKENS
+        if self._compiled is None or not is_small:
+            return self._run(self._layers, rows, pool, states)
+        with self._alone():
+            return self._run(self._compiled, rows, pool, states)
+
+    def _run(
+        self, layers: Layers | CompiledLayers, rows: abc.Sequence[Row], pool: PagePool, states: HiddenStates | None
+    ) -> Tensor:
         plan = self._plan(shape_of(rows))
         packed = [rows[row] for row in plan.rows]
         positions_1T = torch.tensor([_positions(packed)], device=self._device)
         hidden_1TD = self._ends.embed(packed, positions_1T)
         rotation = self._rotary and self._rotary.of(packed, hidden_1TD, positions_1T)
         step = Step(rows, plan, hidden_1TD, rotation, pool, states)
-        is_small = hidden_1TD.shape[1] <= MOST_TOKENS
-        hidden_TD, last = (self._compiled if self._compiled and is_small else self._layers).run(step)
+        hidden_TD, last = layers.run(step)
         wanted = [number for number, row in enumerate(rows) if row.wants_logits]
         return self._ends.logits(
             hidden_TD,

@@ -1,7 +1,9 @@
 """The compiled kernels, called with torch's tensors."""
 
 import ctypes
-from collections.abc import Callable
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from ctypes import c_double, c_float, c_int, c_int64, c_void_p
 from pathlib import Path
 from typing import Any
@@ -36,6 +38,7 @@ class Kernels:
             loaded.anysize_attend, c_void_p, c_int64, *(c_void_p,) * 4, *(c_int64,) * 4, c_float, c_int
         )
         self._sweep = _function(loaded.anysize_sweep, *(c_void_p,) * 2, c_int64, c_int)
+        self._here = threading.local()
         self._check(library)
 
     @classmethod
@@ -49,6 +52,21 @@ class Kernels:
             SettingsError: there is no compiler, or what it makes is wrong.
         """
         return cls(build(say))
+
+    @contextmanager
+    def alone(self) -> Iterator[None]:
+        """Keep torch's own threads asleep on this thread, and kernels at as many as there are.
+
+        Once torch's have shared an operation, be it a copy, they wait for the next one for milliseconds, on the cores
+        that kernels want.
+        """
+        self._here.threads = threads = torch.get_num_threads()
+        torch.set_num_threads(1)
+        try:
+            yield
+        finally:
+            torch.set_num_threads(threads)
+            self._here.threads = None
 
     def linear(
         self, x_TI: Tensor, weight_OI: Tensor, *, scale_O: Tensor | None = None, bias_O: Tensor | None = None
@@ -75,7 +93,7 @@ class Kernels:
             tokens,
             width,
             features,
-            torch.get_num_threads(),
+            self._threads,
         )
         return out_TO
 
@@ -123,7 +141,7 @@ class Kernels:
             query_THD.shape[1] // heads,
             query_THD.shape[2],
             scaling,
-            torch.get_num_threads(),
+            self._threads,
         )
         return out_THD
 
@@ -135,7 +153,11 @@ class Kernels:
             visits: address of the first `Visit`.
             count: of visits, one after another in memory.
         """
-        self._sweep(step, visits, count, torch.get_num_threads())
+        self._sweep(step, visits, count, self._threads)
+
+    @property
+    def _threads(self) -> int:
+        return getattr(self._here, "threads", None) or torch.get_num_threads()
 
     def _check(self, library: Path) -> None:
         """A compiler may be wrong, or the file may have been damaged since: compare once with torch."""
