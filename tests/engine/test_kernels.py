@@ -74,6 +74,23 @@ def test_threads_change_nothing(kernels: Kernels, threads: Callable[[int], None]
             assert torch.equal(kernels.linear(x_TI, weight_OI), expected_TO)
 
 
+def test_torchs_threads_are_asleep_while_kernels_are_alone_and_back_whatever_happens(
+    kernels: Kernels, threads: Callable[[int], None], monkeypatch: pytest.MonkeyPatch
+):
+    threads(3)
+    used: list[int] = []
+    monkeypatch.setattr(kernels, "_sweep", lambda *given: used.append(given[-1]))
+
+    with pytest.raises(MemoryError), kernels.alone():
+        asleep = torch.get_num_threads()
+        kernels.sweep(0, 0, 0)
+        raise MemoryError
+    kernels.sweep(0, 0, 0)
+
+    assert (asleep, torch.get_num_threads()) == (1, 3)
+    assert used == [3, 3]
+
+
 def test_callers_at_the_same_time_do_not_meet(kernels: Kernels, threads: Callable[[int], None]):
     threads(3)
     weight_OI = random(1, 500, 64)

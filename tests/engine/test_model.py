@@ -180,6 +180,26 @@ def test_a_step_of_not_too_many_tokens_goes_through_all_layers_in_one_call(
     assert calls_for(*[40] * (MOST_TOKENS // 40), MOST_TOKENS % 40 + 1) == 0
 
 
+def test_kernels_have_the_cores_for_themselves(kernels: Kernels, monkeypatch: pytest.MonkeyPatch):
+    before, seen = torch.get_num_threads(), list[int]()
+    sweep = kernels.sweep
+
+    def look(*given: int) -> None:
+        seen.append(torch.get_num_threads())
+        sweep(*given)
+
+    monkeypatch.setattr(kernels, "sweep", look)
+    torch.set_num_threads(2)
+    try:
+        serve(Model(bank_of("llama", "delta"), kv_bytes=1 << 17, kernels=kernels), [Asked((True,) * 4, [5], 0, 1, 3)])
+        after = torch.get_num_threads()
+    finally:
+        torch.set_num_threads(before)
+
+    assert set(seen) == {1}
+    assert after == 2
+
+
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
 def test_weights_in_int8_answer_as_each_size_with_such_weights_alone(kernels: Kernels, architecture: str, kind: Kind):

@@ -8,9 +8,9 @@ from anysize.sizing.margin import Margin
 
 # Of steps, and of stretches of steps, that are to stay inside the margin. A little more than are promised: where not
 # even the smallest size is expected to keep a budget, more are late.
-_INSIDE = 0.97
+_INSIDE = 0.98
 _STRETCH = 16
-_STEP_WEIGHT, _STRETCH_WEIGHT = 0.01, 0.04
+_STEP_WEIGHT, _STRETCH_WEIGHT = 0.02, 0.04
 _MOST = 2.0
 
 
@@ -35,16 +35,18 @@ class Lateness:
         with self._lock:
             return Margin(max(self._step, self._lasting), self._lasting)
 
-    def saw(self, parts: Parts, measured_ms: float, corrected: Corrected) -> None:
+    def saw(self, parts: Parts, measured_ms: float, corrected: Corrected, *, has_prompt: bool) -> None:
         """Learn from one step.
 
         Args:
             parts: of the step.
             measured_ms: how long it took.
             corrected: what predicted it.
+            has_prompt: whether it carries one. Promises of single steps are about these, and they vary more.
         """
         with self._lock:
-            self._step = _moved(self._step, measured_ms, corrected.of(parts), _STEP_WEIGHT)
+            if has_prompt:
+                self._step = _moved(self._step, measured_ms, corrected.of(parts), _STEP_WEIGHT)
             self._begun = self._begun or corrected
             self._steps += 1
             self._predicted_ms += self._begun.of(parts)

@@ -11,7 +11,7 @@ class Margin:
     A single step is late by what the prediction is off for its kind and by chance, which over many steps cancels out.
 
     Attributes:
-        step: almost all steps take less than this times their prediction.
+        step: almost all steps that carry a prompt take less than this times their prediction.
         lasting: almost all stretches of steps take less than this times theirs.
     """
 

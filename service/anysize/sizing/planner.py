@@ -62,7 +62,8 @@ class Planner:
         """Learn from a step that the engine has run. Those that take prompts up at some layer say nothing."""
         if not any(row.is_resumed for row in rows):
             parts = self._model.parts_ms(rows)
-            self._lateness.saw(parts, measured_ms, self._correction.corrected())
+            has_prompt = any(row.tokens > 1 for row in rows)
+            self._lateness.saw(parts, measured_ms, self._correction.corrected(), has_prompt=has_prompt)
             self._correction.saw(parts, measured_ms)
 
     def arrived(self, ask: Ask, load: Load, now_s: float) -> None:
