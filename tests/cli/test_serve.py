@@ -24,7 +24,7 @@ from anysize.engine.request import GenerationRequest, Sampling
 from anysize.family.family import Family
 from anysize.settings import Settings
 
-TOKENS = 100
+TOKENS = 240
 
 
 @pytest.fixture(scope="module")
@@ -67,9 +67,9 @@ def test_asked_to_stop_it_answers_what_it_has_and_exits_with_0(folder: Path, end
 
 
 def test_what_is_not_done_at_the_limit_gets_an_error_and_no_cut_connection(folder: Path, endless: dict[str, object]):
-    with served(folder, "--drain-s", "0") as (process, client), ThreadPoolExecutor(5) as pool:
-        asked = [pool.submit(client.post, "/generate", json=endless) for _ in range(5)]
-        eventually(lambda: in_flight(client) + sum(one.done() for one in asked) == 5)
+    with served(folder, "--drain-s", "0") as (process, client), ThreadPoolExecutor(24) as pool:
+        asked = [pool.submit(client.post, "/generate", json=endless) for _ in range(24)]
+        eventually(lambda: in_flight(client) + sum(one.done() for one in asked) == 24)
         process.send_signal(signal.SIGINT)
         answers = [one.result() for one in asked]
         failed = [answer.json()["error"]["type"] for answer in answers if answer.status_code == 503]
