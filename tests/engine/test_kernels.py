@@ -22,6 +22,8 @@ from anysize.errors import SettingsError
 pytestmark = pytest.mark.skipif(shutil.which("c++") is None, reason="there is no C++ compiler")
 
 sizes = st.integers(1, 80)
+# Rows of more than 640 numbers go over tokens in pieces.
+widths = sizes | st.integers(620, 660) | st.integers(1270, 1300)
 
 
 def random(seed: int, *shape: int) -> Tensor:
@@ -29,7 +31,7 @@ def random(seed: int, *shape: int) -> Tensor:
 
 
 @settings(max_examples=60)
-@given(tokens=st.integers(1, 20), width=sizes, features=sizes, has_bias=st.booleans(), seed=st.integers(0, 99))
+@given(tokens=st.integers(1, 20), width=widths, features=sizes, has_bias=st.booleans(), seed=st.integers(0, 99))
 def test_linear_maps_are_those_of_torch_and_to_the_bit_whatever_comes_with_them(
     kernels: Kernels, tokens: int, width: int, features: int, has_bias: bool, seed: int
 ):
@@ -38,14 +40,14 @@ def test_linear_maps_are_those_of_torch_and_to_the_bit_whatever_comes_with_them(
 
     together_TO = kernels.linear(x_TI, weight_OI, bias_O=bias_O)
 
-    torch.testing.assert_close(together_TO, F.linear(x_TI, weight_OI, bias_O), rtol=1e-5, atol=1e-4)
+    torch.testing.assert_close(together_TO, F.linear(x_TI, weight_OI, bias_O), rtol=1e-5, atol=5e-4)
     for token in range(tokens):
         alone_1O = kernels.linear(x_TI[token : token + 1], weight_OI, bias_O=bias_O)
         assert torch.equal(alone_1O[0], together_TO[token])
 
 
 @settings(max_examples=30)
-@given(tokens=st.integers(1, 9), width=sizes, features=sizes, seed=st.integers(0, 99))
+@given(tokens=st.integers(1, 9), width=widths, features=sizes, seed=st.integers(0, 99))
 def test_int8_weights_are_what_they_stand_for(kernels: Kernels, tokens: int, width: int, features: int, seed: int):
     generator = torch.Generator().manual_seed(seed)
     weight_OI = torch.randint(-127, 128, (features, width), dtype=torch.int8, generator=generator)
