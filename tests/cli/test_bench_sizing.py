@@ -8,6 +8,7 @@ from calibrated import calibration
 from fakes import long_winded_family
 from models import HashModel, limits
 
+from anysize.bench import budgets
 from anysize.bench.budgets import bench_budgets
 from anysize.bench.burst import Law, bench_burst
 from anysize.bench.desk import Desk, desk
@@ -44,6 +45,15 @@ def test_budgets_are_counted_against_the_largest_size_that_could_have_kept_them(
     assert report["ratio_size_over_oracle"] == report["mean_parameters"] / report["oracle_mean_parameters"]
     sizes = [size.footprint.parameters for size in family.ladder]
     assert sizes[0] <= report["oracle_mean_parameters"] <= sizes[-1]
+
+
+def test_the_oracle_finds_the_largest_size_inside_a_bound(monkeypatch: pytest.MonkeyPatch):
+    ladder = long_winded_family().ladder
+    monkeypatch.setattr(budgets, "_run_ms", lambda _desk, _shape, _kind, size: size.footprint.parameters)
+    with hash_desk(long_winded_family()) as one:
+        for size in ladder[:-1]:
+            found = budgets._largest(one, budgets._SHAPES[0], "ttft", size.footprint.parameters)
+            assert found.id == size.id
 
 
 def test_a_burst_is_played_under_each_policy_and_every_request_has_one_end():

@@ -256,3 +256,14 @@ def test_what_was_learned_changes_what_is_promised():
         2 * fresh.ttft_ms, rel=0.02
     )
     assert slow.tpot_ms(STEP[0].variant, rows=1, stored=10) == pytest.approx(2 * model().step_ms(STEP), rel=0.02)
+
+
+def test_steps_that_come_late_by_chance_widen_what_is_asked_for():
+    taught, ask = planner(), Ask(12, 2)
+    budget = Budget(ttft_ms=1.1 * planner().promise(family().ladder, Budget(ttft_ms=1e6), ask, Load()).forecast.ttft_ms)
+    for _ in range(300):
+        for chance in (0.7, 1.3):
+            taught.saw(PROMPT, chance * model().step_ms(PROMPT))
+
+    assert planner().promise(family().ladder, budget, ask, Load()).size == family().teacher
+    assert taught.promise(family().ladder, budget, ask, Load()).size != family().teacher

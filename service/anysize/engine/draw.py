@@ -29,7 +29,7 @@ def draw(logits_V: Tensor, sampling: Sampling, uniform: float) -> int:
     scale = np.float32(1 / max(sampling.temperature, MIN_TEMPERATURE))
     with np.errstate(over="ignore", under="ignore"):
         weights_V = np.exp((logits - logits.max()) * scale)
-    if sampling.top_p == 1 and sampling.top_k == 0 and sampling.min_p == 0:
+    if sampling.keeps_all:
         return _place(weights_V, uniform)
     ids_C = _candidates(weights_V, sampling)
     ids_C = ids_C[np.argsort(-weights_V[ids_C], kind="stable")][: sampling.top_k or None]

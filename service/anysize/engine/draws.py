@@ -22,17 +22,13 @@ def draw_together(logits_SV: Tensor, options: Sequence[Sampling], uniforms: Sequ
     """
     tokens = [0] * len(options)
     for plain in (True, False):
-        rows = [row for row, one in enumerate(options) if _keeps_all(one) == plain]
+        rows = [row for row, one in enumerate(options) if one.keeps_all == plain]
         if rows:
             of_rows = _draw_from_all if plain else _draw_from_kept
             drawn = of_rows(logits_SV[rows], [options[row] for row in rows], [uniforms[row] for row in rows])
             for row, token in zip(rows, drawn, strict=True):
                 tokens[row] = token
     return tokens
-
-
-def _keeps_all(sampling: Sampling) -> bool:
-    return sampling.top_p == 1 and sampling.top_k == 0 and sampling.min_p == 0
 
 
 def _draw_from_all(logits_SV: Tensor, options: Sequence[Sampling], uniforms: Sequence[float]) -> list[int]:

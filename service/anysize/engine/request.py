@@ -37,6 +37,11 @@ class Sampling:
     stop: tuple[str, ...] = ()
     logprobs: int | None = None
 
+    @property
+    def keeps_all(self) -> bool:
+        """Whether any token may be drawn."""
+        return self.top_p == 1 and self.top_k == 0 and self.min_p == 0
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class GenerationRequest:

@@ -1,7 +1,6 @@
 """The bank made runnable: one sweep over its layers advances every row of a step, whatever their variants."""
 
 from collections import abc
-from contextlib import nullcontext
 from functools import lru_cache
 
 import torch
@@ -50,7 +49,7 @@ class Sweep:
             lambda shape: plan_step(bank.blocks, shape, shares_base=shares_base)
         )
         self._compiled = CompiledLayers.of(views, kernels) if kernels and can_be_tuned else None
-        self._alone = kernels.alone if kernels else nullcontext
+        self._kernels = kernels
         self._layers = Layers({ref: tune(view(layer)) for ref, layer in views.items()}, border, kernels)
         self._ends = Ends(bank, tune)
         rotary = getattr(bank.architecture.backbone_of(bank.teacher), "rotary_emb", None)
@@ -73,9 +72,9 @@ class Sweep:
             Logits [rows with `wants_logits`, V], in the order of the rows.
         """
         is_small = sum(row.tokens for row in rows) <= MOST_TOKENS
-        if self._compiled is None or not is_small:
+        if self._kernels is None or self._compiled is None or not is_small:
             return self._run(self._layers, rows, pool, states)
-        with self._alone():
+        with self._kernels.alone():
             return self._run(self._compiled, rows, pool, states)
 
     def _run(
