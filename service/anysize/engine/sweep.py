@@ -11,6 +11,7 @@ from anysize.engine.hidden import HiddenStates
 from anysize.engine.kernels.compiled import MOST_TOKENS, CompiledLayers
 from anysize.engine.kernels.kernels import Kernels
 from anysize.engine.layers import Layers, layer_views
+from anysize.engine.linear import Ways
 from anysize.engine.mixed import Border, is_delta
 from anysize.engine.pages import PagePool
 from anysize.engine.plan import plan_step
@@ -39,9 +40,10 @@ class Sweep:
         weight = next(bank.teacher.parameters())
         self._device = weight.device
         can_be_tuned = weight.device.type == "cpu" and weight.dtype is torch.float32
+        means = (kernels or Ways.tried(_linear_weights(bank.teacher))) if can_be_tuned else None
 
         def tune(seen: nn.Module) -> nn.Module:
-            return tuned(seen, kernels) if can_be_tuned else seen
+            return seen if means is None else tuned(seen, means)
 
         shares_base, border = is_delta(bank), Border()
         views = layer_views(bank, border, shares_base=shares_base)
@@ -97,3 +99,7 @@ class Sweep:
 
 def _positions(packed: abc.Sequence[Row]) -> list[int]:
     return [position for row in packed for position in range(row.start, row.start + row.tokens)]
+
+
+def _linear_weights(model: nn.Module) -> list[Tensor]:
+    return [module.weight for module in model.modules() if isinstance(module, nn.Linear)]

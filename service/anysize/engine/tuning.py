@@ -9,29 +9,30 @@ from transformers.models.qwen2.modeling_qwen2 import Qwen2RMSNorm
 from transformers.models.qwen3.modeling_qwen3 import Qwen3RMSNorm
 
 from anysize.engine.kernels.kernels import Kernels
-from anysize.engine.linear import FastInt8Linear, FastLinear
+from anysize.engine.linear import FastInt8Linear, FastLinear, Ways
 from anysize.family.architectures import is_silu_gated
 from anysize.family.int8 import Int8Linear
 
 _NORMS = (LlamaRMSNorm, Qwen2RMSNorm, Qwen3RMSNorm)
 
 
-def tuned(seen: nn.Module, kernels: Kernels | None) -> nn.Module:
+def tuned(seen: nn.Module, means: Kernels | Ways) -> nn.Module:
     """Make a view faster, and everything in it.
 
     Args:
         seen: a view that belongs to the caller; its children are replaced.
-        kernels: compiled ones, if there are any.
+        means: how linear maps are computed; compiled kernels do more than these.
 
     Returns:
         What takes the place of `seen`, which may be itself.
     """
     if isinstance(seen, nn.Linear):
-        return FastLinear(seen.weight, seen.bias, kernels)
+        return FastLinear(seen.weight, seen.bias, means)
+    kernels = means if isinstance(means, Kernels) else None
     if kernels is not None and isinstance(seen, Int8Linear):
         return FastInt8Linear(seen, kernels)
     for name, child in seen.named_children():
-        seen._modules[name] = tuned(child, kernels)
+        seen._modules[name] = tuned(child, means)
     if kernels is not None and isinstance(seen, _NORMS):
         return _Norm(seen.weight, seen.variance_epsilon, kernels)
     if kernels is not None and is_silu_gated(seen):

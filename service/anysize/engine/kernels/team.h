@@ -1,7 +1,9 @@
 // Threads that share the work of a step, phase by phase.
 //
-// A phase is cut into pieces, which whoever is free takes, and ends when the last of them is done. Nobody waits for a
-// thread as such: one that the system has put aside holds up the others only by the piece that it is at.
+// A phase is cut into pieces and ends when the last of them is done. Each thread has a share of pieces that follow each
+// other, as memory is read fastest by who goes on where it was, and helps with the other shares from behind once its own is
+// done. Nobody waits for a thread as such: one that the system has put aside holds up the others only by the piece that it
+// is at.
 
 #pragma once
 
@@ -37,27 +39,69 @@ class Patience {
     int turns_ = 0;
 };
 
-struct alignas(64) Phase {
-    std::atomic<int64_t> taken{0}, done{0};
-};
-
-// One thread's way through the phases, which are the same for all.
-class Walk {
+// Pieces of a phase that follow each other: how many of them are taken, of the first and of the last ones.
+class Share {
   public:
-    explicit Walk(Phase *first) : next_(first) {}
-
-    // Does pieces of the next phase while there are any, and returns when all of them are done.
-    template <typename Piece> void phase(int64_t pieces, Piece piece) {
-        Phase &now = *next_++;
-        for (int64_t one; (one = now.taken.fetch_add(1, std::memory_order_relaxed)) < pieces;) {
-            piece(one);
-            now.done.fetch_add(1, std::memory_order_release);
-        }
-        for (Patience patience; now.done.load(std::memory_order_acquire) < pieces;) patience.wait();
+    // The number of one of so many pieces that nobody has taken yet, or -1: the first of them, or the last.
+    int64_t take(int64_t all, bool is_last) {
+        uint64_t taken = taken_.load(std::memory_order_relaxed);
+        int64_t first, last;
+        do {
+            first = int64_t(taken / FIRST), last = int64_t(taken % FIRST);
+            if (first + last >= all) return -1;
+        } while (!taken_.compare_exchange_weak(taken, taken + (is_last ? LAST : FIRST), std::memory_order_relaxed));
+        return is_last ? all - 1 - last : first;
     }
 
   private:
-    Phase *next_;
+    static constexpr uint64_t FIRST = uint64_t(1) << 32, LAST = 1;
+    std::atomic<uint64_t> taken_{0};
+};
+
+// What the members of a team have done of their phases.
+class Progress {
+  public:
+    Progress(int64_t phases, int members) : members(members), done_(phases), shares_(phases * members) {}
+
+    const int members;
+
+    std::atomic<int64_t> &done(int64_t phase) { return done_[phase]; }
+    Share &share(int64_t phase, int member) { return shares_[phase * members + member]; }
+
+  private:
+    struct alignas(64) Done : std::atomic<int64_t> {
+        Done() : std::atomic<int64_t>(0) {}
+    };
+    std::vector<Done> done_;
+    std::vector<Share> shares_;
+};
+
+// A member's way through the phases, which are the same for all.
+class Walk {
+  public:
+    Walk(Progress &progress, int member) : progress_(&progress), member_(member) {}
+
+    // Does pieces of the next phase while there are any, and returns when all of them are done.
+    template <typename Piece> void phase(int64_t pieces, Piece piece) {
+        const int members = progress_->members;
+        std::atomic<int64_t> &done = progress_->done(phase_);
+        for (int turn = 0; turn < members; turn++) {
+            const int whose = (member_ + turn) % members;
+            const int64_t start = pieces * whose / members, all = pieces * (whose + 1) / members - start;
+            Share &share = progress_->share(phase_, whose);
+            for (int64_t one; (one = share.take(all, turn > 0)) >= 0;) {
+                piece(start + one);
+                done.fetch_add(1, std::memory_order_release);
+            }
+        }
+        phase_++;
+        for (Patience patience; done.load(std::memory_order_acquire) < pieces;) patience.wait();
+    }
+
+  private:
+    Progress *progress_;
+    int member_;
+    int64_t phase_ = 0;
 };
 
 class Work {
@@ -79,21 +123,20 @@ class Team {
 
     // Runs some work on this thread and on up to `threads` - 1 others, of which none need come.
     void run(Work &work, int threads) {
-        thread_local std::vector<Phase> phases;
-        phases = std::vector<Phase>(work.phases());
-        const Walk walk(phases.data());
         const std::unique_lock<std::mutex> alone(busy_, std::try_to_lock);
-        if (threads < 2 || !alone.owns_lock()) return work.run(walk);
+        const bool has_help = threads > 1 && alone.owns_lock();
+        Progress progress(work.phases(), has_help ? threads : 1);
+        if (!has_help) return work.run(Walk(progress, 0));
         {
             const std::lock_guard<std::mutex> lock(door_);
-            while (members_ < threads - 1 && start()) members_++;
+            while (helpers_ < threads - 1 && start()) helpers_++;
             work_ = &work;
-            walk_ = &walk;
+            progress_ = &progress;
             free_places_ = threads - 1;
             called_.fetch_add(1, std::memory_order_release);
         }
         bell_.notify_all();
-        work.run(walk);
+        work.run(Walk(progress, 0));
         {
             const std::lock_guard<std::mutex> lock(door_);
             work_ = nullptr;
@@ -117,20 +160,21 @@ class Team {
             for (Patience patience; called_.load(std::memory_order_acquire) == seen && !patience.is_over();)
                 patience.wait();
             Work *work = nullptr;
-            Walk walk(nullptr);
+            Progress *progress = nullptr;
+            int member = 0;
             {
                 std::unique_lock<std::mutex> lock(door_);
                 bell_.wait(lock, [&] { return called_.load(std::memory_order_relaxed) != seen; });
                 seen = called_.load(std::memory_order_relaxed);
                 if (work_ && free_places_ > 0) {
-                    free_places_--;
+                    member = free_places_--;
                     work = work_;
-                    walk = *walk_;
+                    progress = progress_;
                     inside_.fetch_add(1, std::memory_order_relaxed);
                 }
             }
             if (work) {
-                work->run(walk);
+                work->run(Walk(*progress, member));
                 inside_.fetch_sub(1, std::memory_order_release);
             }
         }
@@ -140,8 +184,8 @@ class Team {
     std::mutex door_;  // guards what follows
     std::condition_variable bell_;
     Work *work_ = nullptr;
-    const Walk *walk_ = nullptr;
-    int members_ = 0, free_places_ = 0;
+    Progress *progress_ = nullptr;
+    int helpers_ = 0, free_places_ = 0;
     std::atomic<uint64_t> called_{0};
     std::atomic<int> inside_{0};
 };
