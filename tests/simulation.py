@@ -102,7 +102,7 @@ def play(
             one.pressure = scheduler.pressure
         shares = scheduler.plan().shares
         step_ms = slower * model.step_ms(share.row for share in shares)
-        planner.saw([share.row for share in shares], step_ms)
+        planner.saw([share.row for share in shares], model_ms=step_ms, whole_ms=step_ms)
         clock_ms += step_ms
         for share in shares:
             one = by_job[share.run.job]

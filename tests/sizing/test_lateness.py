@@ -10,8 +10,8 @@ from anysize.sizing.lateness import Lateness
 from anysize.sizing.margin import Margin
 
 EXACT = Corrected(LatencyModel.of(Shape((1,), shares_base=True, shares_head=True), {}))
-STEP = Parts(9.0, 1.0)
-MS = sum(STEP)
+STEP = Parts(9.0, 1.0, 1)
+MS = 10.0
 
 
 @pytest.mark.parametrize("chance", [0.02, 0.3])

@@ -238,7 +238,7 @@ PROMPT = [StepRow(family().teacher.variant, 12, 0, True)]
 
 def test_a_prompt_that_is_taken_up_at_some_layer_teaches_nothing():
     taught = planner()
-    taught.saw([StepRow(family().teacher.variant, 8, 16, True, is_resumed=True)], 1e6)
+    taught.saw([StepRow(family().teacher.variant, 8, 16, True, is_resumed=True)], model_ms=1e6, whole_ms=1e6)
     budget, ask = Budget(ttft_ms=1e6), Ask(8, 8)
     assert taught.promise(family().ladder, budget, ask, Load()) == planner().promise(
         family().ladder, budget, ask, Load()
@@ -249,7 +249,7 @@ def test_what_was_learned_changes_what_is_promised():
     slow = planner()
     for _ in range(200):
         for rows in (STEP, PROMPT):
-            slow.saw(rows, 2 * model().step_ms(rows))
+            slow.saw(rows, model_ms=2 * model().step_ms(rows), whole_ms=2 * model().step_ms(rows))
     budget, ask = Budget(ttft_ms=1e6), Ask(8, 8)
     fresh = planner().promise(family().ladder, budget, ask, Load()).forecast
     assert slow.promise(family().ladder, budget, ask, Load()).forecast.ttft_ms == pytest.approx(
@@ -263,7 +263,8 @@ def test_steps_that_come_late_by_chance_widen_what_is_asked_for():
     budget = Budget(ttft_ms=1.1 * planner().promise(family().ladder, Budget(ttft_ms=1e6), ask, Load()).forecast.ttft_ms)
     for _ in range(300):
         for chance in (0.7, 1.3):
-            taught.saw(PROMPT, chance * model().step_ms(PROMPT))
+            step_ms = chance * model().step_ms(PROMPT)
+            taught.saw(PROMPT, model_ms=step_ms, whole_ms=step_ms)
 
     assert planner().promise(family().ladder, budget, ask, Load()).size == family().teacher
     assert taught.promise(family().ladder, budget, ask, Load()).size != family().teacher

@@ -55,7 +55,7 @@ def create_app(settings: Settings, family: Family, model: StepModel, calibration
     def stepped(report: StepReport) -> None:
         metrics.stepped(report)
         if planner is not None:
-            planner.saw(report.rows, 1e3 * report.whole_s)
+            planner.saw(report.rows, model_ms=1e3 * report.duration_s, whole_ms=1e3 * report.whole_s)
 
     engine = Engine(
         family,

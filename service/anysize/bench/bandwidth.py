@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from anysize.engine.memory import layer_token_bytes
+from anysize.family.arena import empty
 from anysize.family.family import Family
 from anysize.family.variant import Owner, Variant
 
@@ -15,7 +16,7 @@ _BYTES = 1 << 28
 
 def read_bytes_per_s(device: torch.device) -> float:
     """Bytes that can be read in a second, the best of several sums over a tensor that fits no cache."""
-    values = torch.ones(_BYTES // 4, device=device)
+    values = empty((_BYTES // 4,), dtype=torch.float32, device=device).fill_(1.0)  # in pages as weights have them
     taken_s: list[float] = []
     for _ in range(5):
         started_s = time.perf_counter()

@@ -74,7 +74,7 @@ def desk(family: Family, model: Model, settings: Settings, calibration: Calibrat
     planner = Planner(calibration.model(), limits, margin=calibration.margin())
 
     def learn(report: StepReport) -> None:
-        planner.saw(report.rows, 1e3 * report.whole_s)
+        planner.saw(report.rows, model_ms=1e3 * report.duration_s, whole_ms=1e3 * report.whole_s)
 
     engine = Engine(family, model, limits, queue_timeout_s=settings.queue_timeout_s, on_step=learn)
     engine.start()

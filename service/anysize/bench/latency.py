@@ -70,7 +70,7 @@ def bench_latency(
             ratios[kind].append(sum(steps_ms) / sum(map(corrected.step_ms, steps)))
             stored[kind].append(sum(steps_ms) / sum(map(model.step_ms, steps)))
             for rows, ms in zip(steps, steps_ms, strict=True):
-                correction.saw(model.parts_ms(rows), ms)
+                correction.saw(model.parts_ms(rows), model_ms=ms, whole_ms=ms)
         on_progress(done / loads)
     report: dict[str, Any] = {"benchmark": "latency", "loads": loads, "seed": seed}
     for kind, over_predicted in ratios.items():

@@ -65,7 +65,8 @@ class StepReport:
     Attributes:
         rows: the answers that it moved, as they were before it.
         duration_s: of the model alone.
-        whole_s: with everything around it: picking tokens, making text, handing it on.
+        whole_s: from the end of the step before it, or from when there was something to do again, to its own: what
+            answers wait between two tokens.
     """
 
     rows: tuple[StepRow, ...]
@@ -224,12 +225,12 @@ class Engine:
         """Wait for something to do; None once there is nothing left and nothing more will come."""
         while True:
             with self._changed:
+                if not self._is_busy:
+                    self._last_step_s = time.monotonic()
                 endings = self._ledger.weed()
                 shares, lost = self._ledger.plan()
                 endings += lost
                 is_idle = self._ledger.is_idle
-                if not is_idle and not self._is_busy:
-                    self._last_step_s = time.monotonic()
                 self._is_busy = not is_idle
                 if is_idle and not endings:
                     self._ledger.check_pages()
@@ -241,15 +242,16 @@ class Engine:
                 return shares
 
     def _run(self, shares: list[Share[Ticket]]) -> None:
-        started_s = time.monotonic()
+        started_s = self._last_step_s
         outcome = self._batch.run(shares)
         rows = tuple(share.row for share in outcome.ran)
         with self._changed:
             self._last_step_s = time.monotonic()
+            whole_s = self._last_step_s - started_s
             endings = self._ledger.settle(outcome)
         end(endings)
         if self._on_step and rows:
-            self._on_step(StepReport(rows, outcome.duration_s, time.monotonic() - started_s))
+            self._on_step(StepReport(rows, outcome.duration_s, whole_s))
         if outcome.is_broken:
             raise EngineError("the model fails on whatever it is given")
 

@@ -7,6 +7,7 @@ through the head. So a few coefficients, measured once on a machine, predict eve
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from itertools import compress, pairwise
 from typing import NamedTuple, Self
 
@@ -19,6 +20,7 @@ from anysize.family.variant import Owner, Variant
 # Weights are read once however few there are, and kernels handle 4 at a time: costs bend both ways.
 _TOKENS = (1, 2, 4, 8, 16, 32, 64)
 _ROWS = (1, 2, 4, 8, 16)
+_REMEMBERED = 1024
 
 
 def _names(part: str, knots: Sequence[int]) -> list[str]:
@@ -55,10 +57,11 @@ _READING = tuple(name.endswith("_reads") or name == "attention_stored" for name 
 
 
 class Parts(NamedTuple):
-    """Milliseconds of a step: those that grow with what is read from memory, and all others."""
+    """What a step takes: milliseconds that grow with what is read from memory, all others, and tokens to be picked."""
 
     reading_ms: float
     computing_ms: float
+    picks: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,13 +89,13 @@ class Tally:
     def __init__(self, shape: Shape) -> None:
         self._shape = shape
         # Of each variant: tokens, rows that want logits, and the four of attention.
-        self._sums: dict[Variant, list[float]] = {}
+        self._sums: dict[Variant, list[int]] = {}
 
     def add(self, row: StepRow) -> None:
         """Count one row."""
         sums = self._sums.get(row.variant)
         if sums is None:
-            sums = self._sums[row.variant] = [0.0] * 6
+            sums = self._sums[row.variant] = [0] * 6
         sums[0] += row.tokens
         sums[1] += row.wants_logits
         sums[4] += row.stored + row.tokens
@@ -102,35 +105,55 @@ class Tally:
             sums[3] += 1
             sums[5] += row.tokens * (row.stored + row.tokens)
 
+    @property
+    def picks(self) -> int:
+        """Tokens that are to be picked after the step."""
+        return sum(sums[1] for sums in self._sums.values())
+
     def features(self) -> list[float]:
         """The values of `FEATURES`, in that order."""
-        shape = self._shape
-        students = [0.0] * len(shape.blocks)
-        patched = [0.0] * len(shape.blocks)
-        attention = [0.0] * 4
-        heads: dict[Owner, float] = {}
-        for variant, sums in self._sums.items():
-            depth = 0
-            for position, is_patched in enumerate(variant.choice):
-                (patched if is_patched else students)[position] += sums[0]
-                depth += shape.blocks[position] if is_patched else 1
-            for part in range(4):
-                attention[part] += depth * sums[2 + part]
-            if sums[1]:
-                owner = Owner.TEACHER if shape.shares_head else variant.head_owner
-                heads[owner] = heads.get(owner, 0.0) + sums[1]
-        teacher_layers, student_layers = _Climb(_TOKENS), _Climb(_TOKENS)
-        for length, of_students, of_patched in zip(shape.blocks, students, patched, strict=True):
-            if shape.shares_base:
-                teacher_layers.add(of_students + of_patched)
-                teacher_layers.add(of_patched, times=length - 1)
-            else:
-                teacher_layers.add(of_patched, times=length)
-            student_layers.add(of_students)
-        rows_of_heads = _Climb(_ROWS)
-        for rows in heads.values():
-            rows_of_heads.add(rows)
-        return [1.0, *teacher_layers.sums, *student_layers.sums, *rows_of_heads.sums, *attention]
+        reads = tuple((variant, sums[0], sums[1]) for variant, sums in self._sums.items())
+        attention = [
+            float(sum(_depth(self._shape, variant) * sums[part] for variant, sums in self._sums.items()))
+            for part in range(2, 6)
+        ]
+        return [*_features_of_reads(self._shape, reads), *attention]
+
+
+@lru_cache(maxsize=_REMEMBERED)
+def _depth(shape: Shape, variant: Variant) -> int:
+    return sum(length if is_patched else 1 for length, is_patched in zip(shape.blocks, variant.choice, strict=True))
+
+
+@lru_cache(maxsize=_REMEMBERED)
+def _features_of_reads(shape: Shape, reads: tuple[tuple[Variant, int, int], ...]) -> tuple[float, ...]:
+    """All features but those of attention: they are the same for step after step of the same answers.
+
+    Args:
+        shape: of the family.
+        reads: of each variant its tokens, and its rows that want logits.
+    """
+    students = [0] * len(shape.blocks)
+    patched = [0] * len(shape.blocks)
+    heads: dict[Owner, int] = {}
+    for variant, tokens, rows in reads:
+        for position, is_patched in enumerate(variant.choice):
+            (patched if is_patched else students)[position] += tokens
+        if rows:
+            owner = Owner.TEACHER if shape.shares_head else variant.head_owner
+            heads[owner] = heads.get(owner, 0) + rows
+    teacher_layers, student_layers = _Climb(_TOKENS), _Climb(_TOKENS)
+    for length, of_students, of_patched in zip(shape.blocks, students, patched, strict=True):
+        if shape.shares_base:
+            teacher_layers.add(of_students + of_patched)
+            teacher_layers.add(of_patched, times=length - 1)
+        else:
+            teacher_layers.add(of_patched, times=length)
+        student_layers.add(of_students)
+    rows_of_heads = _Climb(_ROWS)
+    for rows in heads.values():
+        rows_of_heads.add(rows)
+    return (1.0, *teacher_layers.sums, *student_layers.sums, *rows_of_heads.sums)
 
 
 class _Climb:
@@ -195,9 +218,10 @@ class LatencyModel:
 
     def parts_ms(self, rows: Iterable[StepRow]) -> Parts:
         """The same in its two parts."""
-        costs_ms = [*map(float.__mul__, self.coefficients, _tallied(self.shape, rows).features())]
+        tally = _tallied(self.shape, rows)
+        costs_ms = [*map(float.__mul__, self.coefficients, tally.features())]
         reading_ms = sum(compress(costs_ms, _READING))
-        return Parts(reading_ms, sum(costs_ms) - reading_ms)
+        return Parts(reading_ms, sum(costs_ms) - reading_ms, tally.picks)
 
     def tpot_ms(self, variant: Variant, *, rows: int, stored: int) -> float:
         """Milliseconds between two tokens of an answer.

@@ -58,13 +58,19 @@ class Planner:
         self._correction = Correction(model)
         self._traffic = Traffic()
 
-    def saw(self, rows: Sequence[StepRow], measured_ms: float) -> None:
-        """Learn from a step that the engine has run. Those that take prompts up at some layer say nothing."""
+    def saw(self, rows: Sequence[StepRow], *, model_ms: float, whole_ms: float) -> None:
+        """Learn from a step that the engine has run. Those that take prompts up at some layer say nothing.
+
+        Args:
+            rows: of the step.
+            model_ms: how long the model took.
+            whole_ms: how long it took with all around it.
+        """
         if not any(row.is_resumed for row in rows):
             parts = self._model.parts_ms(rows)
             has_prompt = any(row.tokens > 1 for row in rows)
-            self._lateness.saw(parts, measured_ms, self._correction.corrected(), has_prompt=has_prompt)
-            self._correction.saw(parts, measured_ms)
+            self._lateness.saw(parts, whole_ms, self._correction.corrected(), has_prompt=has_prompt)
+            self._correction.saw(parts, model_ms=model_ms, whole_ms=whole_ms)
 
     def arrived(self, ask: Ask, load: Load, now_s: float) -> None:
         """Learn of a request that has come to a load, whatever it asks for. See `Traffic`."""
