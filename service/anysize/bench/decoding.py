@@ -94,7 +94,7 @@ def by_engine(model: Model, work: Sequence[Work], answer_tokens: int) -> Answere
     prefilled_s = started_s
     for step in range(answer_tokens):
         rows = [Row(sequence, ids, wants_logits=True) for sequence, ids in zip(sequences, tokens, strict=True)]
-        tokens = likeliest(model.step(rows))[1][:, None].tolist()
+        tokens = [[token] for token in likeliest(model.step(rows))[1]]
         for answer, token in zip(answers, tokens, strict=True):
             answer.extend(token)
         if step == 0:

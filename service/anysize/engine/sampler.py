@@ -5,8 +5,10 @@ The options apply in the order of transformers: repetition penalty, temperature,
 forbids is taken out after the penalty.
 """
 
+import math
 from collections.abc import Sequence
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -97,10 +99,9 @@ def pick(logits_RV: Tensor, samplers: Sequence[Sampler]) -> list[Pick]:
     """
     assert logits_RV.shape[0] == len(samplers)
     shaped_RV = _constrained(_penalised(logits_RV, samplers), samplers)
-    best_R, tokens_R = likeliest(shaped_RV)
-    if not bool(best_R.isfinite().all()):
+    best, tokens = likeliest(shaped_RV)
+    if not all(map(math.isfinite, best)):
         raise EngineError("the model's logits are no numbers")
-    tokens = tokens_R.tolist()
     drawing = [row for row, sampler in enumerate(samplers) if sampler.draws]
     for row, token in zip(drawing, _drawn(shaped_RV, samplers, drawing), strict=True):
         tokens[row] = token
@@ -113,16 +114,17 @@ def pick(logits_RV: Tensor, samplers: Sequence[Sampler]) -> list[Pick]:
     return picks
 
 
-def likeliest(logits_RV: Tensor) -> tuple[Tensor, Tensor]:
+def likeliest(logits_RV: Tensor) -> tuple[list[float], list[int]]:
     """The largest logit of each row and its token, the first of equals.
 
     On the CPU torch looks for a place many times as long as numpy does, and wakes its threads for it.
     """
     if logits_RV.is_cuda:
         best_R, tokens_R = logits_RV.max(dim=1)
-        return best_R, tokens_R
-    tokens_R = torch.from_numpy(logits_RV.float().numpy().argmax(axis=1))
-    return logits_RV.gather(1, tokens_R[:, None])[:, 0], tokens_R
+        return best_R.tolist(), tokens_R.tolist()
+    rows = logits_RV.float().numpy()
+    places = rows.argmax(axis=1)
+    return rows[np.arange(len(rows)), places].tolist(), places.tolist()
 
 
 def _penalised(logits_RV: Tensor, samplers: Sequence[Sampler]) -> Tensor:
