@@ -274,11 +274,15 @@ def test_pages_that_a_poisoned_row_left_behind_harm_nobody(kernels: Kernels, com
             slots = slice(run.start * model._pool.page_tokens, run.stop * model._pool.page_tokens)
             model._pool.keys_SGD[slots] = model._pool.values_SGD[slots] = torch.nan
     model.release(sequence)
-    one = Asked((True, False, False, True), list(range(30, 50)), arrives=0, chunk=6, answer_tokens=6)
+    asked = [
+        Asked((True, False, False, True), list(range(30, stop)), arrives=0, chunk=24, answer_tokens=6)
+        for stop in (37, 50)
+    ]
 
-    serve(model, [one])
+    serve(model, asked)
 
-    check(bank, one)
+    for one in asked:
+        check(bank, one)
 
 
 def test_a_step_that_failed_can_be_brought_again(monkeypatch: pytest.MonkeyPatch):

@@ -4,19 +4,20 @@ A layer is called once with the tokens of many rows, packed into one. transforme
 attention by the name in their config; under the name here they find `paged_attention`. What it needs to know of the
 rows comes with the call, as the keyword `kv`.
 
-Each row attends by a call of its own, to keys and values where they lie. Measured on SmolLM2-135M shapes (9 heads, 3 of
-keys, width 64, float32, one busy core), 16 rows that decode, microseconds a layer:
+Rows attend where their keys and values lie, each by a call of its own. Where there are no kernels, a call costs more
+than a short row's attention, so rows of one token that have stored little attend in one call, to copies. Copies hold no
+slot that its own row did not write. Measured on SmolLM2-135M shapes (9 heads, 3 of keys, width 64, float32, two cores),
+microseconds a layer:
 
-| tokens stored | a call a row, in place | a copy into one padded batch, by token | by page |
+| rows | tokens stored | a call a row, in place | one call, to copies |
 |---|---|---|---|
-| 64 | 710 to 750 | 480 to 530 | 310 |
-| 128 | 1080 | 920 | |
-| 256 | 1640 to 1800 | 1830 to 2200 | 2430 |
-| 512 | 2790 | 12800 | 8500 |
-
-Copying wins only where contexts are short, and there attention is a small part of a step: a whole mixed step of 16 rows
-and 48 tokens took 142 to 155 ms one way and 139 to 140 the other, 4 rows of the teacher 92 and 100 to 103. In place, no
-slot is read that its own row did not write.
+| 4 | 48 | 94 | 51 |
+| 4 | 256 | 136 | 139 |
+| 4 | 1024 | 463 | 729 |
+| 16 | 48 | 358 | 109 |
+| 16 | 96 | 450 | 243 |
+| 16 | 256 | 647 | 626 |
+| 16 | 1024 | 1951 | 1914 |
 """
 
 from typing import Any
@@ -26,7 +27,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
-from anysize.engine.packing import Masks, PackedKV
+from anysize.engine.packing import Masks, PackedKV, Together
+from anysize.engine.pages import PagePool
 
 NAME = "anysize_paged"
 
@@ -60,9 +62,8 @@ def paged_attention(
     """
     kv.pool.write(kv.slots_T, key[0].transpose(0, 1), value[0].transpose(0, 1))
     query_THD = query[0].transpose(0, 1)
-    kernels = kv.kernels if len(kv.single_R4) else None
-    if kernels is not None:
-        out_THD = kernels.attend(
+    if kv.kernels is not None and len(kv.single_R4):
+        out_THD = kv.kernels.attend(
             _within(kv.single_R4, sliding_window),
             query_THD.contiguous(),
             kv.pool.keys_SGD,
@@ -72,12 +73,12 @@ def paged_attention(
         )
     else:
         out_THD = torch.empty_like(query_THD)
-    start = 0
-    for sequence, place, tokens in kv.rows:
-        here = slice(start, start + tokens)
-        start += tokens
-        if kernels is not None and tokens == 1:
-            continue
+    if kv.together is not None:
+        query_RHD = query_THD.index_select(0, kv.together.tokens_R)
+        out_RHD = _one_token_each(query_RHD, kv.together, kv.pool, sliding_window, scaling)
+        out_THD.index_copy_(0, kv.together.tokens_R, out_RHD)
+    for sequence, place, here in kv.alone:
+        tokens = here.stop - here.start
         stop = sequence.length + tokens
         first = 0 if sliding_window is None else max(0, sequence.length + 1 - sliding_window)
         keys_1GLD, values_1GLD = sequence.read(place, first, stop)
@@ -99,6 +100,25 @@ def _within(single_R4: Tensor, window: int | None) -> Tensor:
     rows_R4 = single_R4.clone()
     rows_R4[:, 2] = (rows_R4[:, 3] - window).clamp_(min=0)
     return rows_R4
+
+
+def _one_token_each(
+    query_RHD: Tensor, together: Together, pool: PagePool, window: int | None, scaling: float
+) -> Tensor:
+    rows, heads, width = query_RHD.shape
+    slots_RL = together.slots_RL
+    place_L = torch.arange(slots_RL.shape[1], device=slots_RL.device)
+    sees_RL = place_L < together.stops_R1
+    if window is not None:
+        sees_RL &= place_L >= together.stops_R1 - window
+    keys_RGLD, values_RGLD = (
+        part_SGD.index_select(0, slots_RL.flatten()).view(*slots_RL.shape, -1, width).transpose(1, 2)
+        for part_SGD in (pool.keys_SGD, pool.values_SGD)
+    )
+    query_RGQD = query_RHD.view(rows, keys_RGLD.shape[1], -1, width)
+    mask_R11L = sees_RL[:, None, None]
+    out_RGQD = F.scaled_dot_product_attention(query_RGQD, keys_RGLD, values_RGLD, attn_mask=mask_R11L, scale=scaling)
+    return out_RGQD.reshape(rows, heads, width)
 
 
 def _one_token(query_1HD: Tensor, keys_1GLD: Tensor, values_1GLD: Tensor, scaling: float) -> Tensor:

@@ -48,12 +48,16 @@ class Ways:
             if size_bytes < _TRIED_BYTES:
                 used.append(weight)
                 size_bytes += weight.nbytes
-        ways = (F.linear, _exchanged, *((_by_onednn,) if torch.backends.mkldnn.is_available() else ()))
-        return cls(tuple(min(ways, key=lambda way: _seconds(way, tokens, used)) for tokens in _TRIED_TOKENS))
+        return cls(tuple(min(ways(), key=lambda way: _seconds(way, tokens, used)) for tokens in _TRIED_TOKENS))
 
     def of(self, tokens: int) -> Way:
         """The way for so many tokens."""
         return self.by_tokens[bisect_right(_TRIED_TOKENS, tokens) - 1]
+
+
+def ways() -> tuple[Way, ...]:
+    """Those that this build of torch has."""
+    return (F.linear, _exchanged, *((_by_onednn,) if torch.backends.mkldnn.is_available() else ()))
 
 
 class FastLinear(nn.Module):

@@ -72,6 +72,10 @@ class Sequence:
         """Where its n-th page of tokens lies, at each place."""
         return self._pages_KP[:, page].tolist()
 
+    def first_pages(self, count: int) -> Tensor:
+        """The numbers of its first so many pages at each place [K, P]; where it has fewer, the last again."""
+        return self._pages_KP[:, torch.arange(count).clamp_(max=self.pages_of_a_place - 1)]
+
     def read(self, place: int, start: int, stop: int) -> tuple[Tensor, Tensor]:
         """Keys and values of the tokens from `start` to before `stop` at one place, each [1, G, stop - start, D].
 
