@@ -17,7 +17,7 @@ def calibrated() -> Iterator[RunningService]:
     family = long_winded_family()
     with serving(family, calibration=calibration(family)) as running:
         # A correction would learn that this tiny model is faster than its calibration says.
-        running.state.planner._correction.saw = lambda *_: None  # pyright: ignore[reportOptionalMemberAccess, reportAttributeAccessIssue]
+        running.state.planner._correction.saw = lambda *_, **__: None  # pyright: ignore[reportOptionalMemberAccess]
         yield running
 
 

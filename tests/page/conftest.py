@@ -48,7 +48,7 @@ def service() -> Iterator[RunningService]:
     family = measured(long_winded_family())
     with serving(family, calibration=calibration(family)) as running:
         # A correction would learn that this tiny model is faster than its calibration says.
-        running.state.planner._correction.saw = lambda *_: None  # pyright: ignore[reportOptionalMemberAccess, reportAttributeAccessIssue]
+        running.state.planner._correction.saw = lambda *_, **__: None  # pyright: ignore[reportOptionalMemberAccess]
         yield running
 
 

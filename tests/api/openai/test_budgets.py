@@ -17,7 +17,7 @@ MESSAGES: Any = [{"role": "user", "content": "What is the sea?"}]
 def calibrated() -> Iterator[RunningService]:
     family = long_winded_family()
     with serving(family, calibration=calibration(family)) as running:
-        running.state.planner._correction.saw = lambda *_: None  # pyright: ignore[reportOptionalMemberAccess, reportAttributeAccessIssue]
+        running.state.planner._correction.saw = lambda *_, **__: None  # pyright: ignore[reportOptionalMemberAccess]
         yield running
 
 
