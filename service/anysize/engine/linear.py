@@ -34,7 +34,7 @@ class Ways:
         by_tokens: for each number of `_TRIED_TOKENS`, the way from there on.
     """
 
-    by_tokens: tuple[Way, ...] = (F.linear,) * len(_TRIED_TOKENS)
+    by_tokens: tuple[Way, ...]
 
     @classmethod
     def tried(cls, weights: Sequence[Tensor]) -> "Ways":
