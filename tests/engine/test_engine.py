@@ -13,7 +13,7 @@ import pytest
 from fakes import Gate, WatchedFamily, tiny_bank
 from models import WatchedModel, eventually, greedy, limits
 
-from anysize.engine.engine import Engine
+from anysize.engine.engine import Engine, StepReport
 from anysize.engine.request import Completion, GenerationRequest, Sampling
 from anysize.engine.sequence import Row
 from anysize.errors import EngineError, OverloadedError
@@ -366,3 +366,20 @@ def test_cancelling_a_future_just_as_it_ends_does_not_end_the_thread(
             pass
     assert engine.submit(request(family)).result(timeout=30)
     assert engine.state().alive
+
+
+def test_what_goes_on_between_two_steps_counts_to_the_second(family: WatchedFamily):
+    reports: list[StepReport] = []
+
+    def learn(report: StepReport) -> None:
+        reports.append(report)
+        time.sleep(0.05)
+
+    engine = Engine(family, WatchedModel(family), limits(max_running_requests=1), on_step=learn)
+    engine.start()
+    engine.submit(request(family)).result(timeout=20)
+    engine.stop(within_s=10)
+
+    assert len(reports) >= 3
+    for report in reports[1:]:
+        assert report.whole_s >= report.duration_s + 0.05

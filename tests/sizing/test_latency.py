@@ -152,3 +152,11 @@ def random_steps(count: int, *, seed: int) -> list[list[StepRow]]:
         return StepRow(variant, tokens, chance.randrange(500), chance.random() < 0.7)
 
     return [[row() for _ in range(chance.randint(1, 30))] for _ in range(count)]
+
+
+@given(shapes, steps)
+def test_a_token_is_picked_for_each_row_that_wants_logits(shape: Shape, step: list[StepRow]):
+    model = LatencyModel.of(shape, COSTS)
+    parts = model.parts_ms(step)
+    assert parts.picks == sum(row.wants_logits for row in step)
+    assert parts.reading_ms + parts.computing_ms == pytest.approx(model.step_ms(step))

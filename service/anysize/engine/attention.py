@@ -107,10 +107,10 @@ def _one_token_each(
 ) -> Tensor:
     rows, heads, width = query_RHD.shape
     slots_RL = together.slots_RL
-    place_L = torch.arange(slots_RL.shape[1], device=slots_RL.device)
-    sees_RL = place_L < together.stops_R1
+    sees_RL = together.own_RL
     if window is not None:
-        sees_RL &= place_L >= together.stops_R1 - window
+        place_L = torch.arange(slots_RL.shape[1], device=slots_RL.device)
+        sees_RL = sees_RL & (place_L >= sees_RL.sum(1, keepdim=True) - window)
     keys_RGLD, values_RGLD = (
         part_SGD.index_select(0, slots_RL.flatten()).view(*slots_RL.shape, -1, width).transpose(1, 2)
         for part_SGD in (pool.keys_SGD, pool.values_SGD)

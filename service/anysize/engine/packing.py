@@ -28,13 +28,13 @@ class Together:
         tokens: which of the packed tokens they bring.
         tokens_R: the same.
         slots_RL: where the tokens that they attend to are stored; past the last of a row's own, that of its first.
-        stops_R1: how many of these are a row's own.
+        own_RL: which of these are a row's own.
     """
 
     tokens: list[int]
     tokens_R: Tensor
     slots_RL: Tensor
-    stops_R1: Tensor
+    own_RL: Tensor
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -123,11 +123,10 @@ def _together(
     pages_NP = torch.cat(stacks).to(device).index_select(0, stacks_N)
     inside = torch.arange(pool.page_tokens, device=device)
     slots_NL = (pages_NP[:, :, None] * pool.page_tokens + inside).flatten(1)
-    stops_N1 = stops_N[:, None]
-    is_own_NL = torch.arange(slots_NL.shape[1], device=device) < stops_N1
-    slots_NL = slots_NL.where(is_own_NL, slots_NL[:, :1])
+    own_NL = torch.arange(slots_NL.shape[1], device=device) < stops_N[:, None]
+    slots_NL = slots_NL.where(own_NL, slots_NL[:, :1])
     counts = [*map(len, members)]
-    parts = zip(tokens_N.split(counts), slots_NL.split(counts), stops_N1.split(counts), strict=True)
+    parts = zip(tokens_N.split(counts), slots_NL.split(counts), own_NL.split(counts), strict=True)
     return [
         Together([token for token, _, _ in of_visit], *part) if len(of_visit) > 1 else None
         for of_visit, part in zip(members, parts, strict=True)
