@@ -25,6 +25,9 @@ sizes = st.integers(1, 80)
 # Rows of more than 640 numbers go over tokens in pieces.
 widths = sizes | st.integers(620, 660) | st.integers(1270, 1300)
 
+# Of what a token attends to: it is cut into spans of at least 128, and of more from 1025 on.
+lengths = st.integers(1, 300) | st.integers(1000, 1060)
+
 
 def random(seed: int, *shape: int) -> Tensor:
     return torch.randn(*shape, generator=torch.Generator().manual_seed(seed))
@@ -179,6 +182,34 @@ def test_attention_is_that_of_torch_over_scattered_pages(
             query_THD[token][:, None], keys_GLD, values_GLD, scale=0.3, enable_gqa=True
         )[:, 0]
         torch.testing.assert_close(out_THD[token], wanted_HD, rtol=1e-4, atol=5e-5)
+
+
+@settings(max_examples=40)
+@given(
+    runs=st.lists(st.tuples(lengths, st.integers(1, 30), st.integers(0, 2)), min_size=1, max_size=3),
+    group=st.integers(1, 5),
+    width=st.sampled_from([16, 40, 64]),
+    seed=st.integers(0, 99),
+)
+def test_tokens_that_follow_each_other_attend_to_the_bit_as_each_alone(
+    kernels: Kernels, runs: list[tuple[int, int, int]], group: int, width: int, seed: int
+):
+    page_tokens, heads, most = 16, 2, 1200
+    keys_SGD, values_SGD = (random(seed + k, most, heads, width) for k in range(2))
+    tables = [torch.randperm(most // page_tokens, generator=torch.Generator().manual_seed(n)) for n in range(len(runs))]
+    seen = [
+        (table.data_ptr(), window * step, length + step)
+        for table, (length, count, window) in zip(tables, runs, strict=True)
+        for step in range(count)
+    ]
+    rows = torch.tensor([[pages, token, first, stop] for token, (pages, first, stop) in enumerate(seen)])
+    query_THD = random(seed, len(seen), heads * group, width)
+
+    together_THD = kernels.attend(rows, query_THD, keys_SGD, values_SGD, page_tokens, 0.2)
+
+    for token in range(len(seen)):
+        alone_THD = kernels.attend(rows[token : token + 1], query_THD, keys_SGD, values_SGD, page_tokens, 0.2)
+        assert torch.equal(alone_THD[token], together_THD[token])
 
 
 def test_they_are_compiled_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):

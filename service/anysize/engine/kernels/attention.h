@@ -1,46 +1,21 @@
-// Attention of one token over keys and values in pages.
+// Attention over keys and values in pages.
 //
 // Tokens are stored with all their heads side by side, and memory is fast only where it is read as it lies: so a thread
 // takes all heads of some stored tokens at once. A long row is cut into spans, for several threads, by its length alone.
+// Tokens of a prompt that follow each other go over the same stored ones, which are brought near once for all of them.
 
 #pragma once
 
 #include <algorithm>
+#include <vector>
 
+#include "stored.h"
 #include "team.h"
 #include "vector.h"
 
 namespace {
 
-constexpr int CHUNK = 32;        // stored tokens at once, a multiple of LANES
-constexpr int MANY = 4;          // query heads at once that share keys
-constexpr int64_t SPAN = 128;    // stored tokens that are worth a thread
-constexpr int64_t MAX_SPANS = 8; // of a row
-
-struct Row {
-    const int64_t *pages;  // numbers of the pages that hold the row's tokens at this layer
-    int64_t token;         // which of the packed tokens attends
-    int64_t first;         // first stored token that it sees
-    int64_t stop;          // one past the last, which is itself
-
-    int64_t span() const {
-        const int64_t least = (stop - first + MAX_SPANS - 1) / MAX_SPANS;
-        return std::max(SPAN, (least + CHUNK - 1) / CHUNK * CHUNK);
-    }
-    int64_t spans() const { return (stop - first + span() - 1) / span(); }
-};
-
-struct Store {
-    float *keys, *values;  // [slots, heads, width]
-    int64_t page_tokens, heads, group, width;
-
-    int64_t queries() const { return heads * group; }
-    // Where the keys of a row's token begin, and its values.
-    int64_t offset(const int64_t *pages, int64_t token) const {
-        const int64_t slot = pages[token / page_tokens] * page_tokens + token % page_tokens;
-        return slot * heads * width;
-    }
-};
+constexpr int MANY = 4;  // query heads at once that share keys
 
 // What the queries of a token have gathered from some stored tokens: a softmax that is not yet divided by its total.
 struct Gathered {
@@ -50,19 +25,10 @@ struct Gathered {
     static Gathered in(float *memory, const Store &kv) {
         return {memory, memory + kv.queries(), memory + 2 * kv.queries()};
     }
-};
-
-// Up to CHUNK stored tokens that follow each other. Places past the last are those of the last.
-struct Chunk {
-    int64_t count, offsets[CHUNK];
-
-    Chunk(const Row &row, const Store &kv, int64_t from, int64_t stop) : count(std::min<int64_t>(stop - from, CHUNK)) {
-        int64_t page = from / kv.page_tokens, slot = from % kv.page_tokens;
-        for (int64_t t = 0; t < count; t++) {
-            offsets[t] = (row.pages[page] * kv.page_tokens + slot) * kv.heads * kv.width;
-            if (++slot == kv.page_tokens) slot = 0, page++;
-        }
-        for (int64_t t = count; t < CHUNK; t++) offsets[t] = offsets[count - 1];
+    void clear(const Store &kv) const {
+        std::fill(top, top + kv.queries(), -INFINITY);
+        std::fill(total, total + kv.queries(), 0.0f);
+        std::fill(mixed, mixed + kv.queries() * kv.width, 0.0f);
     }
 };
 
@@ -74,15 +40,23 @@ constexpr bool begins_line(int64_t vector) { return vector * LANES * int(sizeof(
 template <int QUERIES, int TOKENS>
 void score(const Chunk &chunk, const Chunk &next, int64_t at, const float *query, const float *keys, int64_t width,
            float scale, float (&weights)[QUERIES][CHUNK]) {
+    const float *of_token[TOKENS], *of_next[TOKENS], *of_query[QUERIES];
+#pragma GCC unroll 8
+    for (int t = 0; t < TOKENS; t++) {
+        of_token[t] = keys + chunk.offsets[at + t];
+        of_next[t] = keys + next.offsets[at + t];
+    }
+#pragma GCC unroll 8
+    for (int q = 0; q < QUERIES; q++) of_query[q] = query + q * width;
     Vec dots[QUERIES][TOKENS] = {};
     each_vector(width, [&](int64_t p, const auto &vector) {
 #pragma GCC unroll 8
         for (int t = 0; t < TOKENS; t++) {
-            if (begins_line(p / LANES + t)) fetch(keys + next.offsets[at + t] + p);
-            Vec key = vector.read(keys + chunk.offsets[at + t] + p);
+            if (begins_line(p / LANES + t)) fetch(of_next[t] + p);
+            Vec key = vector.read(of_token[t] + p);
             keep(key);
 #pragma GCC unroll 8
-            for (int q = 0; q < QUERIES; q++) dots[q][t] = fused(vector.read(query + q * width + p), key, dots[q][t]);
+            for (int q = 0; q < QUERIES; q++) dots[q][t] = fused(vector.read(of_query[q] + p), key, dots[q][t]);
         }
     });
 #pragma GCC unroll 8
@@ -99,21 +73,21 @@ void score(const Chunk &chunk, const Chunk &next, int64_t at, const float *query
 
 // Adds weighted values to what is gathered, for some vectors of a head.
 template <int QUERIES, int VECTORS, typename Vector>
-void mix(const Vector &vector, const Chunk &chunk, const Chunk &next, const float *values, int64_t width,
+void mix(const Vector &vector, const Chunk &chunk, const Chunk &next, int64_t count, const float *values, int64_t width,
          const float (&weights)[QUERIES][CHUNK], const float (&shrink)[QUERIES], float *mixed) {
     Vec now[VECTORS][QUERIES];
 #pragma GCC unroll 8
     for (int v = 0; v < VECTORS; v++)
 #pragma GCC unroll 8
         for (int q = 0; q < QUERIES; q++) now[v][q] = vector.read(mixed + q * width + v * LANES) * shrink[q];
-    for (int64_t t = 0; t < chunk.count; t++)
+    for (int64_t t = 0; t < count; t++)
 #pragma GCC unroll 8
         for (int v = 0; v < VECTORS; v++) {
             if (begins_line(v)) fetch(values + next.offsets[t] + v * LANES);
             Vec value = vector.read(values + chunk.offsets[t] + v * LANES);
             keep(value);
 #pragma GCC unroll 8
-            for (int q = 0; q < QUERIES; q++) now[v][q] = fused(Vec{} + weights[q][t], value, now[v][q]);
+            for (int q = 0; q < QUERIES; q++) now[v][q] = fused(spread(&weights[q][t]), value, now[v][q]);
         }
 #pragma GCC unroll 8
     for (int v = 0; v < VECTORS; v++)
@@ -121,23 +95,24 @@ void mix(const Vector &vector, const Chunk &chunk, const Chunk &next, const floa
         for (int q = 0; q < QUERIES; q++) vector.write(mixed + q * width + v * LANES, now[v][q]);
 }
 
-// Gathers a chunk for queries that share a head of keys. What was gathered before shrinks where a higher score turns up.
+// Gathers the first `count` tokens of a chunk for queries that share a head of keys. What was gathered before shrinks where
+// a higher score turns up.
 template <int QUERIES>
-void gather(const Chunk &chunk, const Chunk &next, const float *keys, const float *values, int64_t width, float scale,
-            const float *query, Gathered gathered) {
+void gather(const Chunk &chunk, const Chunk &next, int64_t count, const float *keys, const float *values, int64_t width,
+            float scale, const float *query, Gathered gathered) {
     constexpr int TOKENS = QUERIES <= 3 ? 4 : 2, VECTORS = TOKENS;
     float weights[QUERIES][CHUNK], shrink[QUERIES];
-    for (int64_t t = 0; t < chunk.count; t += TOKENS)
+    for (int64_t t = 0; t < count; t += TOKENS)
         score<QUERIES, TOKENS>(chunk, next, t, query, keys, width, scale, weights);
 #pragma GCC unroll 8
     for (int q = 0; q < QUERIES; q++) {
-        float &top = gathered.top[q], &total = gathered.total[q], highest = top;
-        for (int64_t t = 0; t < chunk.count; t++) highest = std::max(highest, weights[q][t]);
-        shrink[q] = total ? exponential(Vec{} + (top - highest))[0] : 0;
+        float &top = gathered.top[q], &total = gathered.total[q];
+        const float highest = std::max(top, greatest(weights[q], count));
+        shrink[q] = !total ? 0 : top == highest ? 1 : exponential(Vec{} + (top - highest))[0];
         Vec parts = {};
-        for (int64_t t = 0; t < chunk.count; t += LANES) {
+        for (int64_t t = 0; t < count; t += LANES) {
             Vec weight = exponential(load(weights[q] + t) - highest);
-            for (int64_t past = chunk.count; past < t + LANES; past++) weight[past - t] = 0;
+            for (int64_t past = count; past < t + LANES; past++) weight[past - t] = 0;
             store(weights[q] + t, weight);
             parts += weight;
         }
@@ -146,36 +121,47 @@ void gather(const Chunk &chunk, const Chunk &next, const float *keys, const floa
     }
     int64_t p = 0;
     for (; p + VECTORS * LANES <= width; p += VECTORS * LANES)
-        mix<QUERIES, VECTORS>(Whole{}, chunk, next, values + p, width, weights, shrink, gathered.mixed + p);
+        mix<QUERIES, VECTORS>(Whole{}, chunk, next, count, values + p, width, weights, shrink, gathered.mixed + p);
     each_vector(width - p, [&](int64_t q, const auto &vector) {
-        mix<QUERIES, 1>(vector, chunk, next, values + p + q, width, weights, shrink, gathered.mixed + p + q);
+        mix<QUERIES, 1>(vector, chunk, next, count, values + p + q, width, weights, shrink, gathered.mixed + p + q);
     });
 }
 
-// Gathers one span of a row. `query` is [queries, width].
-inline void gather(const Row &row, int64_t span, const Store &kv, float scale, const float *query, Gathered gathered) {
-    std::fill(gathered.top, gathered.top + kv.queries(), -INFINITY);
-    std::fill(gathered.total, gathered.total + kv.queries(), 0.0f);
-    std::fill(gathered.mixed, gathered.mixed + kv.queries() * kv.width, 0.0f);
-    const int64_t start = row.first + span * row.span(), stop = std::min(row.stop, start + row.span());
-    Chunk chunk(row, kv, start, stop);
+// Gathers a chunk for one head of keys and the queries that share it.
+inline void gather(const Chunk &chunk, const Chunk &next, int64_t count, const Store &kv, int64_t head, float scale,
+                   const float *query, const Gathered &gathered) {
+    const float *keys = kv.keys + head * kv.width, *values = kv.values + head * kv.width;
+    for (int64_t q = 0; q < kv.group; q += MANY) {
+        const int64_t first = head * kv.group + q;
+        const float *of_head = query + first * kv.width;
+        const Gathered into = {gathered.top + first, gathered.total + first, gathered.mixed + first * kv.width};
+        switch (kv.group - q) {
+        case 1: gather<1>(chunk, next, count, keys, values, kv.width, scale, of_head, into); break;
+        case 2: gather<2>(chunk, next, count, keys, values, kv.width, scale, of_head, into); break;
+        case 3: gather<3>(chunk, next, count, keys, values, kv.width, scale, of_head, into); break;
+        default: gather<MANY>(chunk, next, count, keys, values, kv.width, scale, of_head, into);
+        }
+    }
+}
+
+// Gathers one span for the rows of a band. `gathered_of` says where to, `query_of` where a row's query [queries, width] is.
+template <typename RowOf, typename QueryOf, typename GatheredOf>
+void gather(const Band &band, int64_t span, const Store &kv, float scale, const RowOf &row_of, const QueryOf &query_of,
+            const GatheredOf &gathered_of) {
+    const Row longest = row_of(band.first + band.count - 1);
+    const int64_t start = longest.first + span * longest.span(), stop = std::min(longest.stop, start + longest.span());
+    if (start >= stop) return;
+    for (int64_t row = 0; row < band.count; row++) gathered_of(band.first + row).clear(kv);
+    Chunk chunk(longest, kv, start, stop);
     for (const float *of_all : {kv.keys, kv.values})
         for (int64_t t = 0; t < chunk.count; t++)
             for (int64_t p = 0; p < kv.heads * kv.width; p += LINE / int(sizeof(float))) fetch(of_all + chunk.offsets[t] + p);
     for (int64_t from = start; from < stop; from += CHUNK) {
-        const Chunk next(row, kv, std::min(from + CHUNK, stop - 1), stop);
+        const Chunk next(longest, kv, std::min(from + CHUNK, stop - 1), stop);
         for (int64_t head = 0; head < kv.heads; head++)
-            for (int64_t q = 0; q < kv.group; q += MANY) {
-                const int64_t first = head * kv.group + q;
-                const float *keys = kv.keys + head * kv.width, *values = kv.values + head * kv.width;
-                const float *of_head = query + first * kv.width;
-                const Gathered into = {gathered.top + first, gathered.total + first, gathered.mixed + first * kv.width};
-                switch (kv.group - q) {
-                case 1: gather<1>(chunk, next, keys, values, kv.width, scale, of_head, into); break;
-                case 2: gather<2>(chunk, next, keys, values, kv.width, scale, of_head, into); break;
-                case 3: gather<3>(chunk, next, keys, values, kv.width, scale, of_head, into); break;
-                default: gather<MANY>(chunk, next, keys, values, kv.width, scale, of_head, into);
-                }
+            for (int64_t row = band.first; row < band.first + band.count; row++) {
+                const int64_t count = std::min(chunk.count, row_of(row).stop - from);
+                if (count > 0) gather(chunk, next, count, kv, head, scale, query_of(row), gathered_of(row));
             }
         chunk = next;
     }
@@ -209,12 +195,16 @@ template <typename RowOf, typename QueryOf, typename OutOf>
 void attend(Walk &walk, const Store &kv, float scale, int64_t rows, int64_t most_spans, float *memory,
             const RowOf &row_of, const QueryOf &query_of, const OutOf &out_of) {
     const int64_t floats = Gathered::floats(kv);
-    walk.phase(rows * most_spans, [&](int64_t piece) {
-        const int64_t which = piece / most_spans, span = piece % most_spans;
-        const Row row = row_of(which);
-        if (span >= row.spans()) return;
-        gather(row, span, kv, scale, query_of(which), Gathered::in(memory + piece * floats, kv));
-        if (row.spans() == 1) combine(memory + piece * floats, 1, kv, out_of(which));
+    const std::vector<Band> bands = bands_of(rows, row_of);
+    walk.phase(bands.size() * most_spans, [&](int64_t piece) {
+        const Band &band = bands[piece / most_spans];
+        const int64_t span = piece % most_spans;
+        const auto gathered_of = [&](int64_t row) {
+            return Gathered::in(memory + (row * most_spans + span) * floats, kv);
+        };
+        gather(band, span, kv, scale, row_of, query_of, gathered_of);
+        for (int64_t row = band.first; row < band.first + band.count; row++)
+            if (span == 0 && row_of(row).spans() == 1) combine(memory + row * most_spans * floats, 1, kv, out_of(row));
     });
     if (most_spans == 1) return;
     walk.phase(rows, [&](int64_t which) {

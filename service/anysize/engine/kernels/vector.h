@@ -34,6 +34,16 @@ inline Vec load(const int8_t *from) {
     return __builtin_convertvector(__builtin_convertvector(*reinterpret_cast<const Bytes *>(from), Ints), Vec);
 #endif
 }
+// One number in all places.
+inline Vec spread(const float *from) {
+#if defined(__AVX512F__)
+    return Vec(_mm512_set1_ps(*from));
+#elif defined(__AVX2__) && defined(__FMA__)
+    return Vec(_mm256_broadcast_ss(from));
+#else
+    return Vec{} + *from;
+#endif
+}
 inline void store(float *to, Vec v) { *reinterpret_cast<Vec *>(to) = v; }
 
 // How a vector is read and written: whole, or the first `count` of its numbers alone, with zeros for the others.
@@ -113,6 +123,22 @@ inline Quad sums(Vec a, Vec b, Vec c, Vec d) {
 
 // The sum of a vector, in the same order.
 inline float sum(Vec v) { return sums(v, v, v, v)[0]; }
+
+// The greatest of some numbers, at least one.
+inline float greatest(const float *numbers, int64_t count) {
+    Vec high = Vec{} + numbers[0];
+    int64_t p = 0;
+    for (; p + LANES <= count; p += LANES) {
+        const Vec here = load(numbers + p);
+        high = here > high ? here : high;
+    }
+    float lanes[LANES];
+    store(lanes, high);
+    for (; p < count; p++) lanes[0] = numbers[p] > lanes[0] ? numbers[p] : lanes[0];
+    for (int half = LANES / 2; half > 0; half /= 2)
+        for (int lane = 0; lane < half; lane++) lanes[lane] = lanes[lane + half] > lanes[lane] ? lanes[lane + half] : lanes[lane];
+    return lanes[0];
+}
 
 // e^v to about 2e-7 of it: 2^n times a polynomial in the rest, which is at most half of ln 2.
 inline Vec exponential(Vec v) {
