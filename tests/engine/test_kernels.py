@@ -184,6 +184,21 @@ def test_attention_is_that_of_torch_over_scattered_pages(
         torch.testing.assert_close(out_THD[token], wanted_HD, rtol=1e-4, atol=5e-5)
 
 
+@settings(max_examples=60)
+@given(count=st.integers(2, 90), seed=st.integers(0, 999))
+def test_the_highest_of_two_scores_that_no_float_can_raise_e_to_takes_all(kernels: Kernels, count: int, seed: int):
+    first = seed % (count - 1)
+    keys_SGD, values_SGD = torch.zeros(count, 1, 16), random(seed, count, 1, 16)
+    keys_SGD[first], keys_SGD[first + 1] = 15.0, 20.0
+    table, query_THD = torch.zeros(1, dtype=torch.int64), torch.ones(1, 1, 16)
+
+    out_THD = kernels.attend(
+        torch.tensor([[table.data_ptr(), 0, 0, count]]), query_THD, keys_SGD, values_SGD, count, 1.0
+    )
+
+    torch.testing.assert_close(out_THD[0], values_SGD[first + 1])
+
+
 @settings(max_examples=40)
 @given(
     runs=st.lists(st.tuples(lengths, st.integers(1, 30), st.integers(0, 2)), min_size=1, max_size=3),

@@ -148,10 +148,11 @@ inline void gather(const Chunk &chunk, const Chunk &next, int64_t count, const S
 template <typename RowOf, typename QueryOf, typename GatheredOf>
 void gather(const Band &band, int64_t span, const Store &kv, float scale, const RowOf &row_of, const QueryOf &query_of,
             const GatheredOf &gathered_of) {
-    const Row longest = row_of(band.first + band.count - 1);
+    const int64_t last = band.first + band.count - 1;
+    const Row longest = row_of(last);
     const int64_t start = longest.first + span * longest.span(), stop = std::min(longest.stop, start + longest.span());
     if (start >= stop) return;
-    for (int64_t row = 0; row < band.count; row++) gathered_of(band.first + row).clear(kv);
+    for (int64_t row = band.first; row <= last; row++) gathered_of(row).clear(kv);
     Chunk chunk(longest, kv, start, stop);
     for (const float *of_all : {kv.keys, kv.values})
         for (int64_t t = 0; t < chunk.count; t++)
@@ -159,8 +160,8 @@ void gather(const Band &band, int64_t span, const Store &kv, float scale, const 
     for (int64_t from = start; from < stop; from += CHUNK) {
         const Chunk next(longest, kv, std::min(from + CHUNK, stop - 1), stop);
         for (int64_t head = 0; head < kv.heads; head++)
-            for (int64_t row = band.first; row < band.first + band.count; row++) {
-                const int64_t count = std::min(chunk.count, row_of(row).stop - from);
+            for (int64_t row = band.first; row <= last; row++) {
+                const int64_t count = std::min(chunk.count, longest.stop - (last - row) - from);
                 if (count > 0) gather(chunk, next, count, kv, head, scale, query_of(row), gathered_of(row));
             }
         chunk = next;
@@ -203,8 +204,9 @@ void attend(Walk &walk, const Store &kv, float scale, int64_t rows, int64_t most
             return Gathered::in(memory + (row * most_spans + span) * floats, kv);
         };
         gather(band, span, kv, scale, row_of, query_of, gathered_of);
+        if (span > 0) return;
         for (int64_t row = band.first; row < band.first + band.count; row++)
-            if (span == 0 && row_of(row).spans() == 1) combine(memory + row * most_spans * floats, 1, kv, out_of(row));
+            if (row_of(row).spans() == 1) combine(memory + row * most_spans * floats, 1, kv, out_of(row));
     });
     if (most_spans == 1) return;
     walk.phase(rows, [&](int64_t which) {

@@ -34,6 +34,7 @@ inline Vec load(const int8_t *from) {
     return __builtin_convertvector(__builtin_convertvector(*reinterpret_cast<const Bytes *>(from), Ints), Vec);
 #endif
 }
+
 // One number in all places.
 inline Vec spread(const float *from) {
 #if defined(__AVX512F__)
@@ -44,6 +45,7 @@ inline Vec spread(const float *from) {
     return Vec{} + *from;
 #endif
 }
+
 inline void store(float *to, Vec v) { *reinterpret_cast<Vec *>(to) = v; }
 
 // How a vector is read and written: whole, or the first `count` of its numbers alone, with zeros for the others.
@@ -136,7 +138,10 @@ inline float greatest(const float *numbers, int64_t count) {
     store(lanes, high);
     for (; p < count; p++) lanes[0] = numbers[p] > lanes[0] ? numbers[p] : lanes[0];
     for (int half = LANES / 2; half > 0; half /= 2)
-        for (int lane = 0; lane < half; lane++) lanes[lane] = lanes[lane + half] > lanes[lane] ? lanes[lane + half] : lanes[lane];
+        for (int lane = 0; lane < half; lane++) {
+            const float other = lanes[lane + half];
+            lanes[lane] = other > lanes[lane] ? other : lanes[lane];
+        }
     return lanes[0];
 }
 
