@@ -113,7 +113,7 @@ def test_a_connection_on_which_nothing_comes_is_closed_without_a_word(hurried: R
         seen = bytearray()
         eventually(lambda: has_ended(connection, seen))
     assert seen.count(b"HTTP/1.1 ") == bool(first)
-    assert b"408" not in seen
+    assert b"HTTP/1.1 408" not in seen
 
 
 def test_a_head_that_comes_in_pieces_is_read_and_so_is_the_next(hurried: RunningService):
